@@ -1,0 +1,139 @@
+"""Looks out: which looks fall in a span of event time, and what was known at each."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from sqlalchemy import Connection, and_, select
+
+from labelstore.observations import (
+    Credit,
+    Due,
+    Look,
+    Observations,
+    Schedule,
+    conversion_look,
+    converted_at,
+    label_at,
+    look_at,
+)
+from labelstore.tables import conversions, impressions, signals
+
+PAGE = 4096  # looks handed over at a time
+C, I, S = conversions.c, impressions.c, signals.c  # noqa: E741
+
+
+class Target:
+    """A kind of conversion that is learned, with its attribution window (ms) and the schedules of its learners."""
+
+    def __init__(self, connection: Connection, kind: str, window: int, schedules: Sequence[Schedule]) -> None:
+        self.connection, self.kind, self.window, self.schedules = connection, kind, window, tuple(schedules)
+
+    def due(self, start: int, stop: int) -> Iterator[Observations]:
+        """The looks that fall in [start, stop), in their one order (time, impression, look, schedule), page by page.
+
+        Every record with known_at < stop must have passed.
+        """
+        found = sorted(self._at_ages(start, stop) + self._at_conversions(start, stop))
+        for page in range(0, len(found), PAGE):
+            yield self.observe(found[page : page + PAGE])
+
+    def shown(self, age: int, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """(seq, at, known_at) of the impressions whose look at this age falls in [start, stop)."""
+        early = and_(I.at >= start - age, I.at < stop - age, I.known_at <= I.at + age)
+        late = and_(I.known_at > I.at, I.known_at > I.at + age, I.known_at >= start, I.known_at < stop)
+        rows: list[tuple[int, int, int]] = []
+        for when in (early, late):
+            rows += [row._tuple() for row in self.connection.execute(select(I.seq, I.at, I.known_at).where(when))]
+        return rows
+
+    def _at_ages(self, start: int, stop: int) -> list[Due]:
+        found: list[Due] = []
+        for age in sorted({s.first for s in self.schedules} | {self.window}):
+            first = [i for i, s in enumerate(self.schedules) if s.first == age]
+            close = [i for i, s in enumerate(self.schedules) if s.outcomes and age == self.window]
+            for seq, at, known_at in self.shown(age, start, stop) if first or close else ():
+                time = look_at(age, at, known_at)
+                found += [Due(time, seq, Look.FIRST, i, True) for i in first]
+                found += [Due(time, seq, Look.CLOSE, i, False) for i in close]
+        return found
+
+    def _at_conversions(self, start: int, stop: int) -> list[Due]:
+        """Looks at delayed positives, and first conversions as outcomes. Few rows: one impression at a time."""
+        query = (
+            select(I.seq, I.at, I.known_at)
+            .join_from(conversions, impressions, C.impression == I.seq)
+            .where(C.kind == self.kind, C.credited_at >= start, C.credited_at < stop)
+            .distinct()
+        )
+        shown = [row._tuple() for row in self.connection.execute(query)]
+        credits = self.credits([seq for seq, _, _ in shown])
+        found: list[Due] = []
+        for seq, at, known_at in shown:
+            known = converted_at(look_at(self.window, at, known_at), credits[seq])
+            for i, schedule in enumerate(self.schedules):
+                look = conversion_look(at, known_at, self.window, schedule, credits[seq])
+                if look is not None and start <= look < stop:
+                    found.append(Due(look, seq, Look.CONVERSION, i, True))
+                if schedule.outcomes and known is not None and known != look and start <= known < stop:
+                    found.append(Due(known, seq, Look.CONVERSION, i, False))
+        return found
+
+    def credits(self, seqs: Sequence[int]) -> dict[int, list[Credit]]:
+        """The conversions credited to these impressions; only impressions that have some."""
+        found: dict[int, list[Credit]] = {}
+        for chunk in range(0, len(seqs), PAGE):
+            query = (
+                select(C.impression, C.at, C.credited_at, C.retracted_at)
+                .where(C.impression.in_(seqs[chunk : chunk + PAGE]), C.kind == self.kind)
+                .order_by(C.seq)
+            )
+            for impression, *credit in self.connection.execute(query):
+                found.setdefault(impression, []).append(Credit(*credit))
+        return found
+
+    def _signals(self, seqs: Sequence[int]) -> dict[int, list[tuple[str, int, int]]]:
+        """(kind, at, known_at) of the signals of these impressions, as they passed."""
+        query = select(S.impression, S.kind, S.at, S.known_at).where(S.impression.in_(seqs)).order_by(S.seq)
+        found: dict[int, list[tuple[str, int, int]]] = {}
+        for impression, kind, at, known_at in self.connection.execute(query):
+            found.setdefault(impression, []).append((kind, at, known_at))
+        return found
+
+    def observe(self, due: Sequence[Due]) -> Observations:
+        """What was known at each of these looks: at most `PAGE` of them."""
+        seqs = sorted({look.impression for look in due})
+        query = select(I.seq, I.at, I.known_at, I.features).where(I.seq.in_(seqs))
+        shown = {row[0]: row._tuple() for row in self.connection.execute(query)}
+        credits, seen = self.credits(seqs), self._signals(seqs)
+        rows: list[tuple[int, int, int, int, bool, int]] = []
+        marks: list[tuple[int, str, int]] = []
+        for n, look in enumerate(due):
+            _, at, known_at, _ = shown[look.impression]
+            first = look_at(self.schedules[look.schedule].first, at, known_at)
+            final = look.at >= look_at(self.window, at, known_at)
+            credit = credits.get(look.impression, [])
+            known = converted_at(look.at, credit) if credit else None
+            delay = -1 if known is None else known - at
+            rows.append((at, first, label_at(first, credit), label_at(look.at, credit), final, delay))
+            until = min(first, look.at)
+            for kind, signal_at, signal_known in seen.get(look.impression, ()):
+                if signal_known <= until:
+                    marks.append((n, kind, until - signal_at))
+        features = {seq: row[3] for seq, row in shown.items()}
+        keys = np.array(due, dtype=np.int64).reshape(-1, 5).T
+        known_ = np.array(rows, dtype=np.int64).reshape(-1, 6).T
+        return Observations(
+            at=keys[0],
+            impression=keys[1],
+            look=keys[2],
+            schedule=keys[3],
+            learn=keys[4].astype(bool),
+            shown_at=known_[0],
+            first_at=known_[1],
+            first_label=known_[2],
+            label=known_[3],
+            final=known_[4].astype(bool),
+            delay=known_[5],
+            signals=marks,
+            features=features,
+        )

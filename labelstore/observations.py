@@ -1,0 +1,99 @@
+"""When to look at an impression, and what is known then: pure functions over one impression's facts.
+
+Nothing here reads a clock or a database. The label store evaluates these rules for many rows at once; any other
+joiner that calls them on the same facts gives the same looks.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Schedule(NamedTuple):
+    """When to look at an impression. Plain data: the label store never sees a method. Times in ms.
+
+    ``first``: elapsed time of the first look; 0 = at the impression, the attribution window = when it is settled.
+    ``conversion``: look again when a conversion becomes known after a first look that saw none.
+    ``outcomes``: also report conversions and the close, for auxiliary models; these never reach the loss.
+    """
+
+    first: int
+    conversion: bool = False
+    outcomes: bool = False
+
+
+class Look(IntEnum):
+    """Why a row is looked at. The order is that of looks that fall at the same time."""
+
+    FIRST = 0
+    CONVERSION = 1
+    CLOSE = 2
+
+
+class Credit(NamedTuple):
+    """A conversion credited to an impression: known from ``credited_at``, until ``retracted_at`` if it is taken back."""
+
+    at: int
+    credited_at: int
+    retracted_at: int | None
+
+
+class Due(NamedTuple):
+    """One look at one impression. ``learn``: it goes to the loss; otherwise it is an outcome for auxiliaries only."""
+
+    at: int
+    impression: int
+    look: Look
+    schedule: int
+    learn: bool
+
+
+class Observations(NamedTuple):
+    """Looks with what was known then, in columns of equal length; times in ms. ``schedule`` indexes the ones asked for.
+
+    ``label`` is what was known at the look, ``final`` says that it will not change by rule. ``delay`` runs from the
+    impression to the moment its conversion was known, -1 where none is. ``first_at``, ``first_label`` and ``signals``
+    (rows of (row, kind, ms before the look)) describe the FIRST look of the same impression under the same schedule.
+    """
+
+    at: NDArray[np.int64]
+    impression: NDArray[np.int64]
+    look: NDArray[np.int64]
+    schedule: NDArray[np.int64]
+    learn: NDArray[np.bool_]
+    shown_at: NDArray[np.int64]
+    first_at: NDArray[np.int64]
+    first_label: NDArray[np.int64]
+    label: NDArray[np.int64]
+    final: NDArray[np.bool_]
+    delay: NDArray[np.int64]
+    signals: list[tuple[int, str, int]]
+    features: dict[int, str]
+
+
+def look_at(age: int, at: int, known_at: int) -> int:
+    """A look at age a falls at max(at + a, known_at): nobody looks at what he does not know of."""
+    return max(at + age, known_at)
+
+
+def label_at(time: int, credits: Iterable[Credit]) -> int:
+    """1 if a conversion is known at this time and not taken back by then. Records precede looks of the same ms."""
+    return int(any(c.credited_at <= time and not (c.retracted_at and c.retracted_at <= time) for c in credits))
+
+
+def converted_at(until: int, credits: Sequence[Credit]) -> int | None:
+    """When the impression was first known as converted, by ``until``; None if it was not."""
+    times = sorted(c.credited_at for c in credits if c.credited_at <= until)
+    return next((time for time in times if label_at(time, credits)), None)
+
+
+def conversion_look(at: int, known_at: int, window: int, schedule: Schedule, credits: Sequence[Credit]) -> int | None:
+    """When the one look at a delayed positive falls: the first time after a first look without a label, by the close."""
+    first, close = look_at(schedule.first, at, known_at), look_at(window, at, known_at)
+    if not schedule.conversion or label_at(first, credits):
+        return None
+    times = sorted(c.credited_at for c in credits if first < c.credited_at <= close)
+    return next((time for time in times if label_at(time, credits)), None)

@@ -1,0 +1,113 @@
+"""The label store: what was shown, what came back, and what was known when.
+
+Records pass through it in one order (`pass_on`); it then tells which looks are due in a span of event time and what was
+known at each of them (`target(...).due`). Looks are a function of the facts and the schedules alone: asked again, in
+other spans, or after a restart, they are the same rows. Nothing is durable before `commit`.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from labelstore import passing
+from labelstore.due import Target
+from labelstore.events import Event
+from labelstore.observations import Schedule
+from labelstore.retention import DAY, delete_known_before
+from labelstore.tables import adjustments, conversions, impressions, looks, metadata, predictions, signals
+
+
+class StoreError(Exception):
+    """The store cannot be used as asked; the message names it and the remedy."""
+
+
+class LabelStore:
+    """Facts and looks in SQL.
+
+    Args:
+        url: an SQLAlchemy URL; ``sqlite:///file.db``, or ``sqlite://`` for memory.
+        windows: target kind -> attribution window, ms. Conversions of other kinds are kept, and credited to nothing.
+        keep: how long a record is kept after it was known, ms; at least the longest window and a day.
+
+    Raises:
+        StoreError: the URL cannot be read or opened.
+    """
+
+    def __init__(self, url: str, windows: Mapping[str, int], keep: int) -> None:
+        self.windows = dict(windows)
+        self.keep = max(keep, max(self.windows.values()) + DAY)
+        self.engine = open_engine(url)
+        metadata.create_all(self.engine)
+        self.connection: Connection = self.engine.connect()
+        self._seq = self._last_seq()
+
+    def close(self) -> None:
+        """Leave; what was not committed is gone."""
+        self.connection.close()
+        self.engine.dispose()
+
+    def commit(self) -> None:
+        """Make everything since the last commit durable, as one."""
+        self.connection.commit()
+
+    def _last_seq(self) -> int:
+        tables = (impressions, signals, conversions, adjustments)
+        found = [self.connection.execute(select(func.max(t.c.seq))).scalar() for t in tables]
+        return max((seq for seq in found if seq is not None), default=0)
+
+    def pass_on(self, facts: Sequence[tuple[int, Event]]) -> tuple[list[passing.Shown], Counter[str]]:
+        """Take records that pass now, as (known_at, event) in their one order; see `passing.pass_on`."""
+        shown, counts, self._seq = passing.pass_on(self.connection, facts, self._seq, self.windows)
+        return shown, counts
+
+    def target(self, kind: str, schedules: Sequence[Schedule]) -> Target:
+        """What is due for the learners of one kind of conversion."""
+        return Target(self.connection, kind, self.windows[kind], schedules)
+
+    def keep_predictions(self, learner: int, seqs: NDArray[np.int64], scores: NDArray[np.float64], version: int) -> None:
+        """Store scores as they were given, before anything could be learned from the impressions."""
+        rows = zip(seqs.tolist(), scores.tolist(), strict=True)
+        self.connection.execute(
+            insert(predictions),
+            [{"impression": seq, "learner": learner, "score": score, "version": version} for seq, score in rows],
+        )
+
+    def keep_looks(self, learner: int, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Store looks a learner has learned from, with their weights: impression, look, at, label, weight."""
+        names = ("impression", "look", "at", "label", "weight")
+        rows = zip(*(columns[name].tolist() for name in names), strict=True)
+        self.connection.execute(
+            insert(looks), [{"learner": learner, **dict(zip(names, row, strict=True))} for row in rows]
+        )
+
+    def forget_before(self, midnight: int) -> None:
+        """Delete what has been known for longer than ``keep``; called at every midnight of event time."""
+        delete_known_before(self.connection, midnight - self.keep)
+
+
+def open_engine(url: str) -> Engine:
+    """An engine for the store.
+
+    Raises:
+        StoreError: the URL cannot be read or opened.
+    """
+    try:
+        engine = create_engine(url)
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "connect", _sqlite_settings)
+        engine.connect().close()
+    except (ArgumentError, SQLAlchemyError, ImportError) as error:
+        said = str(error).splitlines()[0]
+        raise StoreError(f"store {url}: {said}; expected a URL such as sqlite:///belated.db") from None
+    return engine
+
+
+def _sqlite_settings(connection: Any, _: object) -> None:
+    """WAL: readers never block the writer. NORMAL: a power cut may lose the last commit, never half of one."""
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "temp_store=MEMORY", "cache_size=-65536"):
+        connection.execute(f"PRAGMA {pragma}")

@@ -1,0 +1,171 @@
+"""The tables. ``seq`` numbers records in the one order in which they pass, so keys grow with event time.
+
+All times are event times in ms. ``known_at`` is when the learner may know a record; ``credited_at`` is when it may
+know that a conversion belongs to its impression (the later of the two known_at), ``retracted_at`` when it was taken back.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+KEY = BigInteger().with_variant(Integer, "sqlite")  # SQLite's row id is an Integer
+
+
+def _referring(*columns: Column[object]) -> list[Column[object]]:
+    """What signals and conversions share: their place in time, and the impression they name or are credited to."""
+    return [
+        Column("seq", KEY, primary_key=True, autoincrement=False),
+        Column("id", Text, nullable=False, unique=True),
+        Column("kind", Text, nullable=False),
+        Column("at", BigInteger, nullable=False),
+        Column("known_at", BigInteger, nullable=False),
+        Column("impression", KEY),
+        Column("impression_id", Text),
+        Column("user_id", Text),
+        Column("item_id", Text),
+        Column("session_id", Text),
+        *columns,
+    ]
+
+
+impressions = Table(
+    "impressions",
+    metadata,
+    Column("seq", KEY, primary_key=True, autoincrement=False),
+    Column("id", Text, nullable=False, unique=True),
+    Column("at", BigInteger, nullable=False, index=True),
+    Column("known_at", BigInteger, nullable=False),
+    Column("user_id", Text),
+    Column("item_id", Text),
+    Column("context_item_id", Text),
+    Column("features", Text, nullable=False),  # JSON, as it was shown
+    Column("served", Text),
+)
+_late = impressions.c.known_at > impressions.c.at
+Index("impressions_late", impressions.c.known_at, sqlite_where=_late, postgresql_where=_late)
+_touched = impressions.c.user_id.is_not(None)
+Index(
+    "impressions_touch",
+    impressions.c.user_id,
+    impressions.c.item_id,
+    impressions.c.at,
+    sqlite_where=_touched,
+    postgresql_where=_touched,
+)
+
+signals = Table("signals", metadata, *_referring())
+conversions = Table(
+    "conversions",
+    metadata,
+    *_referring(
+        Column("value", Float),
+        Column("basket_id", Text),
+        Column("credited_at", BigInteger),
+        Column("retracted_at", BigInteger),
+    ),
+)
+for _table in (signals, conversions):
+    _open = _table.c.impression.is_(None)
+    Index(f"{_table.name}_impression", _table.c.impression)
+    Index(f"{_table.name}_open_id", _table.c.impression_id, sqlite_where=_open, postgresql_where=_open)
+    Index(f"{_table.name}_open_touch", _table.c.user_id, _table.c.item_id, sqlite_where=_open, postgresql_where=_open)
+Index("conversions_credited", conversions.c.credited_at)
+
+adjustments = Table(
+    "adjustments",
+    metadata,
+    Column("seq", KEY, primary_key=True, autoincrement=False),
+    Column("id", Text, nullable=False, unique=True),
+    Column("at", BigInteger, nullable=False),
+    Column("known_at", BigInteger, nullable=False),
+    Column("conversion_id", Text, nullable=False, index=True),
+    Column("action", Text, nullable=False),
+    Column("value", Float),
+)
+
+items = Table(
+    "items",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("known_at", BigInteger, nullable=False),
+    Column("features", Text, nullable=False),
+)
+
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("impression", KEY, ForeignKey("impressions.seq"), primary_key=True, autoincrement=False),
+    Column("learner", SmallInteger, primary_key=True, autoincrement=False),
+    Column("score", Float, nullable=False),
+    Column("version", Integer, nullable=False),  # steps the model had learned when it scored
+    sqlite_with_rowid=False,
+)
+
+looks = Table(
+    "looks",
+    metadata,
+    Column("impression", KEY, ForeignKey("impressions.seq"), primary_key=True, autoincrement=False),
+    Column("learner", SmallInteger, primary_key=True, autoincrement=False),
+    Column("look", SmallInteger, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("label", SmallInteger, nullable=False),
+    Column("weight", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+metrics = Table(
+    "metrics",
+    metadata,
+    Column("learner", Text, primary_key=True),
+    Column("hour", Integer, primary_key=True, autoincrement=False),  # of the impressions, hours since 1970
+    Column("rows", Integer, nullable=False),
+    Column("positives", Integer, nullable=False),
+    Column("score_sum", Float, nullable=False),
+    Column("loss_sum", Float, nullable=False),
+)
+
+waiting = Table(
+    "waiting",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("known_at", BigInteger, nullable=False, index=True),
+    Column("value", LargeBinary, nullable=False),
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("timestamp", BigInteger),
+    Column("key", LargeBinary),
+    Column("value", LargeBinary, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("file", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("progress", JSON, nullable=False),  # offsets, clocks, watermark, counts
+    Column("settings", JSON, nullable=False),
+    Column("code", Text, nullable=False),
+)

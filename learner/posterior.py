@@ -1,0 +1,114 @@
+"""What the evidence by the first look says: the likelihood ratio of signals, and what became of observed negatives.
+
+Both learn from closes only: rows that are settled, as they looked at their first look.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from learner.batch import KINDS, Batch, Look, Rows
+
+LEVELS = 3  # none, one, several signals of a kind
+RECENCY = 3  # no signal, an old one, one within the last eighth of the time to the first look
+STATES = LEVELS**KINDS * RECENCY
+SHRINK = 20.0  # rows for which the pooled shares count
+MEMORY = 2.0**17  # settled rows after which a row counts half
+
+
+class SignalRatio(NamedTuple):
+    """Settled rows not converted by the first look, by state of their signals.
+
+    ``late`` [STATES] float64: those that converted afterwards. ``never`` [STATES] float64: those that did not.
+    """
+
+    late: Tensor
+    never: Tensor
+
+
+def init_signals() -> SignalRatio:
+    """Nothing settled yet: every ratio is 1."""
+    return SignalRatio(torch.zeros(STATES, dtype=torch.float64), torch.zeros(STATES, dtype=torch.float64))
+
+
+def signal_state(batch: Batch) -> Tensor:
+    """Which signals, how many, how long ago, as one number in 0 .. STATES - 1: [B] int64."""
+    level = batch.signals.clamp(max=LEVELS - 1).to(torch.int64)
+    place = LEVELS ** torch.arange(KINDS)
+    recent = torch.where(batch.since < 0, 0, torch.where(batch.since * 8 > batch.elapsed, 1, 2))
+    return (level * place).sum(1) + recent * LEVELS**KINDS
+
+
+def update_signals(ratio: SignalRatio, outcomes: Batch) -> SignalRatio:
+    """Count the settled rows that had not converted by their first look."""
+    settled = (outcomes.look == Look.CLOSE) & (outcomes.first_label == 0)
+    state, label = signal_state(outcomes)[settled], outcomes.label[settled].to(torch.float64)
+    keep = 2.0 ** (-len(state) / MEMORY)
+    late = (ratio.late * keep).index_add(0, state, label)
+    never = (ratio.never * keep).index_add(0, state, 1 - label)
+    return SignalRatio(late, never)
+
+
+def log_ratio(ratio: SignalRatio, batch: Batch) -> Tensor:
+    """log m(s | y = 1, h > e) / m(s | y = 0) of the signals s at the first look: [B] float64.
+
+    Each m is a share of settled rows, drawn towards the pooled share of the state: an unseen state says nothing.
+    """
+    total = ratio.late + ratio.never
+    pooled = (total + 1.0 / STATES) / (total.sum() + 1.0)
+    late = (ratio.late + SHRINK * pooled) / (ratio.late.sum() + SHRINK)
+    never = (ratio.never + SHRINK * pooled) / (ratio.never.sum() + SHRINK)
+    return (late.log() - never.log())[signal_state(batch)]
+
+
+class FirstLook(NamedTuple):
+    """A linear softmax model of what becomes of a row: immediate positive, delayed positive, real negative.
+
+    ``table``, ``squares`` [buckets, 3] float32: weights of hashed values, and Adagrad's sums of squared gradients.
+    ``bias``, ``bias_squares`` [3] float32.
+    """
+
+    table: Tensor
+    squares: Tensor
+    bias: Tensor
+    bias_squares: Tensor
+
+
+RATE = 0.1  # Adagrad
+BELIEF = (0.025, 0.025, 0.95)  # before anything has settled
+
+
+def init_first_look(buckets: int) -> FirstLook:
+    """Before anything has settled: shares of `BELIEF`."""
+    zeros = torch.zeros(buckets, 3)
+    return FirstLook(zeros, torch.full_like(zeros, 0.1), torch.tensor(BELIEF).log(), torch.full((3,), 0.1))
+
+
+def first_look(state: FirstLook, rows: Rows) -> Tensor:
+    """Probabilities of (immediate positive, delayed positive, real negative): [R, 3] float32."""
+    row = _row(rows)
+    logits = torch.zeros(len(rows), 3).index_add(0, row, state.table[rows.ids]) + state.bias
+    return logits.softmax(1)
+
+
+def update_first_look(state: FirstLook, outcomes: Batch) -> FirstLook:
+    """One step of sparse Adagrad on the settled rows."""
+    settled = (outcomes.look == Look.CLOSE).nonzero().squeeze(1)
+    if len(settled) == 0:
+        return state
+    outcomes = outcomes.take(settled)
+    happened = torch.where(outcomes.first_label > 0, 0, torch.where(outcomes.label > 0, 1, 2))
+    wrong = (first_look(state, outcomes.rows) - torch.eye(3)[happened]) / len(settled)  # dL/dlogits
+    ids, place = outcomes.rows.ids.unique(return_inverse=True)
+    gradient = torch.zeros(len(ids), 3).index_add(0, place, wrong[_row(outcomes.rows)])
+    squares = state.squares[ids] + gradient.square()
+    state.squares[ids] = squares
+    state.table[ids] -= RATE * gradient / squares.sqrt()
+    bias_squares = state.bias_squares + wrong.sum(0).square()
+    return state._replace(bias=state.bias - RATE * wrong.sum(0) / bias_squares.sqrt(), bias_squares=bias_squares)
+
+
+def _row(rows: Rows) -> Tensor:
+    """The row of each hashed value: [N] int64."""
+    return torch.repeat_interleave(torch.arange(len(rows)), rows.ptr.diff())

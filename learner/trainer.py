@@ -1,0 +1,151 @@
+"""One learner: scores rows, learns from batches of looks, and lets its auxiliary models learn from outcomes.
+
+Everything it is lies in `Trainer.tensors`: the same tensors and the same batches give the same bytes.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from learner import features
+from learner.batch import Batch, Rows, cat_rows
+from learner.methods import AUXILIARIES, METHODS, Outputs
+from learner.model import ConversionModel, Shape
+from learner.weights import clipped
+
+BLOCK = 512  # rows scored at once, always padded to this: a matrix product's last bits depend on its shape
+BATCH = 256  # looks learned from at once
+
+
+class Report(NamedTuple):
+    """Sums over the looks learned from so far."""
+
+    looks: int = 0
+    loss: float = 0.0
+    weight: float = 0.0
+    weight_squared: float = 0.0
+    largest: float = 0.0
+    clipped: int = 0
+
+    def weights(self) -> dict[str, float | None]:
+        """Mean, max, share of looks with a clipped estimate, effective sample size (sum w)^2 / sum w^2 as a share."""
+        if not self.looks:
+            return {"mean": None, "max": None, "clipped_share": None, "ess_share": None}
+        return {
+            "mean": self.weight / self.looks,
+            "max": self.largest,
+            "clipped_share": self.clipped / self.looks,
+            "ess_share": self.weight**2 / (self.weight_squared * self.looks) if self.weight_squared else None,
+        }
+
+
+class Trainer:
+    """A method at work.
+
+    Args:
+        method: a name in `METHODS`.
+        elapsed, window: age of the first look and attribution window, s.
+        seed: of this learner's own random generator; equal seeds give equal start weights, whatever the method.
+        shape: sizes of the model.
+    """
+
+    def __init__(self, method: str, elapsed: float, window: float, seed: int, shape: Shape | None = None) -> None:
+        self.method = METHODS[method]
+        shape = shape or Shape()
+        self.model = ConversionModel(shape, torch.Generator().manual_seed(seed))
+        self.moments = features.init(shape.numbers)
+        self.auxiliaries = {
+            name: AUXILIARIES[name].init(shape, elapsed, window) for name in self.method.auxiliaries
+        }
+        self.report = Report()
+        self.version = 0
+
+    @torch.no_grad()
+    def score(self, rows: Rows) -> Tensor:
+        """P(y = 1 | x) of R rows, [R] float64. A row's score depends on that row alone, to the last bit."""
+        scores = [self._score_block(rows, start) for start in range(0, len(rows), BLOCK)]
+        return torch.cat(scores) if scores else torch.empty(0, dtype=torch.float64)
+
+    def _score_block(self, rows: Rows, start: int) -> Tensor:
+        index = torch.arange(start, min(start + BLOCK, len(rows)))
+        block = rows.take(index)
+        if missing := BLOCK - len(index):
+            block = cat_rows([block, _empty(missing, rows.numbers.shape[1])])
+        logits = self.model.logits(block, features.standardise(self.moments, block.numbers))
+        return torch.sigmoid(logits.to(torch.float64))[: len(index)]
+
+    def learn(self, batch: Batch) -> Tensor:
+        """One gradient step on B looks. Returns their importance weights, [B] float32.
+
+        The feature moments move first, once, by the rows of the batch.
+        """
+        self.moments = features.update(self.moments, batch.rows.numbers)
+        run = self.model.forward(batch.rows, features.standardise(self.moments, batch.rows.numbers))
+        loss, weight, estimates = self.method.loss(self.outputs(run.logit, batch), batch)
+        self.model.step(run, loss.mean())
+        self.version += 1
+        self._account(loss.detach(), weight, clipped(estimates).view(len(batch), -1).any(1))
+        return weight
+
+    def outputs(self, logit: Tensor, batch: Batch) -> Outputs:
+        """The head, and what the auxiliaries estimate now."""
+        found: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for name, state in self.auxiliaries.items():
+                for estimate, value in AUXILIARIES[name].estimate(state, batch).items():
+                    found[estimate] = found[estimate] + value if estimate in found else value
+        nothing = torch.full_like(batch.label, torch.nan)
+        return Outputs(logit, *(found.get(name, nothing) for name in Outputs._fields[1:]))
+
+    def observe(self, outcomes: Batch) -> None:
+        """Let the auxiliary models learn from outcomes: conversions and closes."""
+        for name, state in self.auxiliaries.items():
+            self.auxiliaries[name] = AUXILIARIES[name].update(state, outcomes)
+
+    def _account(self, loss: Tensor, weight: Tensor, was_clipped: Tensor) -> None:
+        w = weight.to(torch.float64)
+        self.report = Report(
+            self.report.looks + len(weight),
+            self.report.loss + float(loss.to(torch.float64).sum()),
+            self.report.weight + float(w.sum()),
+            self.report.weight_squared + float(w.square().sum()),
+            max(self.report.largest, float(w.max())),
+            self.report.clipped + int(was_clipped.sum()),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that this learner is, by name."""
+        found = {f"model.{name}": value for name, value in self.model.tensors().items()}
+        found |= {f"adagrad.{name}": value for name, value in self.model.squares.items()}
+        found |= {f"moments.{name}": value for name, value in self.moments._asdict().items()}
+        for auxiliary, state in self.auxiliaries.items():
+            found |= {f"{auxiliary}.{name}": value for name, value in state._asdict().items()}
+        return found | {"report": torch.tensor([self.version, *self.report], dtype=torch.float64)}
+
+    @torch.no_grad()
+    def restore(self, found: dict[str, Tensor]) -> None:
+        """Become the learner that gave these `tensors`."""
+        for name, value in self.model.tensors().items():
+            value.copy_(found[f"model.{name}"])
+            self.model.squares[name].copy_(found[f"adagrad.{name}"])
+        self.moments = features.Moments(*(found[f"moments.{name}"] for name in features.Moments._fields))
+        for auxiliary, state in self.auxiliaries.items():
+            self.auxiliaries[auxiliary] = type(state)(*(found[f"{auxiliary}.{name}"] for name in state._fields))
+        version, looks, *sums, was_clipped = found["report"].tolist()
+        self.version = int(version)
+        self.report = Report(int(looks), *sums, int(was_clipped))
+
+    def digest(self) -> str:
+        """sha256 over the weights of the model, in the order of their names."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.model.tensors().items()):
+            digest.update(name.encode())
+            digest.update(value.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _empty(rows: int, width: int) -> Rows:
+    nothing = torch.empty(0, dtype=torch.int64)
+    return Rows(nothing, nothing, torch.zeros(rows + 1, dtype=torch.int64), torch.full((rows, width), torch.nan).double())

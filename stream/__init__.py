@@ -1,0 +1,1 @@
+"""stream: time. Reads the log, asks the label store what is due, hands it to the learner, commits."""

@@ -1,0 +1,113 @@
+"""The one place where facts become numbers: features -> `Rows`, observations -> `Batch`.
+
+A string, or each string of a list, is hashed with its feature's name. A number has a column of its own. Features get
+their places in the order in which they first pass; strings beyond the last slot share it, and numbers beyond the last
+column are hashed by their order of magnitude.
+"""
+
+import math
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic_core import from_json
+
+from labelstore.observations import Observations
+from learner.batch import KINDS, Batch, Rows
+from learner.model import Shape
+
+Features = Mapping[str, Any]
+
+
+@lru_cache(maxsize=2**18)
+def bucket(name: str, value: str, buckets: int) -> int:
+    """The bucket of a hashed value: CRC-32 of its name and text."""
+    return zlib.crc32(f"{name}\x1f{value}".encode("utf-8", "surrogatepass")) % buckets
+
+
+class Assembler:
+    """Remembers which feature has which place, and which kind of signal; saved with the checkpoint."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self.slots: dict[str, int] = {}
+        self.columns: dict[str, int] = {}
+        self.kinds: dict[str, int] = {}
+
+    def state(self) -> dict[str, list[str]]:
+        """The names, in the order of their places."""
+        return {"slots": list(self.slots), "columns": list(self.columns), "kinds": list(self.kinds)}
+
+    def restore(self, state: Mapping[str, Sequence[str]]) -> None:
+        """Go on from `state`."""
+        self.slots = {name: place for place, name in enumerate(state["slots"])}
+        self.columns = {name: place for place, name in enumerate(state["columns"])}
+        self.kinds = {name: place for place, name in enumerate(state["kinds"])}
+
+    def meet(self, kinds: Iterable[str]) -> None:
+        """Kinds of signal get their places in the order in which they pass."""
+        for kind in kinds:
+            self.kinds.setdefault(kind, len(self.kinds))
+
+    def rows(self, features: Iterable[Features]) -> Rows:
+        """Encoded features, one row each."""
+        ids: list[int] = []
+        slots: list[int] = []
+        ptr = [0]
+        numbers: list[list[float]] = []
+        for row in features:
+            values = [math.nan] * self.shape.numbers
+            for name, value in row.items():
+                self._encode(name, value, ids, slots, values)
+            ptr.append(len(ids))
+            numbers.append(values)
+        table = torch.tensor(numbers, dtype=torch.float64).reshape(-1, self.shape.numbers)
+        return Rows(torch.tensor(ids, dtype=torch.int64), torch.tensor(slots, dtype=torch.int64), torch.tensor(ptr), table)
+
+    def _encode(self, name: str, value: Any, ids: list[int], slots: list[int], values: list[float]) -> None:
+        if isinstance(value, (int, float)):
+            column = self.columns.setdefault(name, len(self.columns))
+            if column < self.shape.numbers:
+                values[column] = value
+                return
+            value = f"{math.copysign(math.log1p(abs(value)), value):.0f}"
+        slot = min(self.slots.setdefault(name, len(self.slots)), self.shape.slots - 1)
+        for text in value if isinstance(value, list) else (value,):
+            ids.append(bucket(name, text, self.shape.buckets))
+            slots.append(slot)
+
+    def batch(self, seen: Observations) -> Batch:
+        """Observations as tensors, row by row."""
+        place = {seq: row for row, seq in enumerate(seen.features)}
+        rows = self.rows(from_json(text) for text in seen.features.values())
+        counts, since = self._signals(seen)
+        return Batch(
+            rows=rows.take(torch.tensor([place[seq] for seq in seen.impression.tolist()], dtype=torch.int64)),
+            look=torch.from_numpy(seen.look),
+            impression=torch.from_numpy(seen.impression),
+            at=_seconds(seen.at),
+            shown=_seconds(seen.shown_at),
+            elapsed=_seconds(seen.first_at - seen.shown_at),
+            label=torch.from_numpy(seen.label).to(torch.float32),
+            first_label=torch.from_numpy(seen.first_label).to(torch.float32),
+            delay=torch.where(torch.from_numpy(seen.delay) < 0, -1.0, _seconds(seen.delay)),
+            signals=torch.from_numpy(counts),
+            since=torch.from_numpy(since),
+        )
+
+    def _signals(self, seen: Observations) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        counts = np.zeros((len(seen.at), KINDS), dtype=np.float32)
+        since = np.full(len(seen.at), -1.0)
+        for row, kind, age in seen.signals:
+            counts[row, min(self.kinds[kind], KINDS - 1)] += 1
+            if since[row] < 0 or age / 1000 < since[row]:
+                since[row] = age / 1000
+        return counts, since
+
+
+def _seconds(ms: NDArray[np.int64]) -> torch.Tensor:
+    return torch.from_numpy(ms).to(torch.float64) / 1000

@@ -1,0 +1,99 @@
+"""The only file that commits, in this order:
+
+1. weights, optimizer, auxiliary models, feature moments, unfinished batches and counts -> ``checkpoints/<n>.safetensors``
+   (temporary name, fsync, rename, fsync of the folder);
+2. ONE SQL transaction: facts, looks, scores, waiting records, dead letters, metrics, and the row (n, file, its sha256,
+   offsets, partition clocks, watermark, settings, code version);
+3. the source's own commit, a courtesy to tools that show lag.
+
+A gradient step is not idempotent, so offsets live with the weights. Whatever is killed, and wherever: before 2 nothing
+has happened (a file without a row is overwritten), after 2 everything has.
+"""
+
+import hashlib
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load, save
+from torch import Tensor
+
+from labelstore import ledger
+from labelstore.store import LabelStore
+from stream.settings import Settings
+
+KEEP = 2  # files
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be continued; the message names it and the remedy."""
+
+
+class Checkpoints:
+    """The folder of files and the rows beside the facts."""
+
+    def __init__(self, store: LabelStore, folder: Path, settings: Settings) -> None:
+        self._store, self._folder, self._settings = store, folder, settings
+        folder.mkdir(parents=True, exist_ok=True)
+        self._n = 0
+
+    def save(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+        """Steps 1 and 2."""
+        data = save({name: value.detach().contiguous() for name, value in tensors.items()})
+        file = f"{self._n + 1}.safetensors"
+        _write(self._folder / file, data)
+        row = ledger.Checkpoint(
+            self._n + 1, file, hashlib.sha256(data).hexdigest(), progress, self._settings.told(), version("belated")
+        )
+        old = ledger.record(self._store.connection, row, KEEP)
+        self._store.commit()
+        self._n += 1
+        for name in old:
+            (self._folder / name).unlink(missing_ok=True)
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The tensors and progress of the last commit; None if there is none.
+
+        Raises:
+            CheckpointError: its file is gone or another one, or it was written under other settings.
+        """
+        row = ledger.newest(self._store.connection)
+        if row is None:
+            return None
+        self._same_settings(row.settings)
+        path = self._folder / row.file
+        if not path.is_file():
+            raise CheckpointError(f"{path}: the file of checkpoint {row.n} is gone; {REMEDY}")
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != row.sha256:
+            raise CheckpointError(f"{path}: not the file that checkpoint {row.n} wrote (its sha256 differs); {REMEDY}")
+        self._n = row.n
+        return load(data), row.progress
+
+    def _same_settings(self, written: dict[str, Any]) -> None:
+        asked = self._settings.told()
+        for name in sorted(asked.keys() | written.keys()):
+            if asked.get(name) != written.get(name):
+                raise CheckpointError(
+                    f"the store was written with {name} = {written.get(name)!r}, asked for is {asked.get(name)!r}; "
+                    "use the same options to go on, or another --store to start anew"
+                )
+
+
+REMEDY = "restore it from a backup, or rebuild by replaying the log into a new --store"
+
+
+def _write(path: Path, data: bytes) -> None:
+    """All of it under that name, or nothing: also when the machine loses power."""
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,76 @@
+"""What a run is asked to do. Everything here is part of the result: a checkpoint is only continued under the same."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from learner.methods import DEFAULT, METHODS
+
+UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+
+
+def duration(text: object) -> object:
+    """A duration such as 30m, 12h or 7d, in ms.
+
+    >>> duration("7d"), duration("90s"), duration("0s")
+    (604800000, 90000, 0)
+    """
+    if not isinstance(text, str):
+        return text
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)", text.strip())
+    if not found:
+        raise ValueError(f"{text!r} is not a duration; write a number and one of {', '.join(UNITS)}, such as 7d or 90s")
+    return round(float(found[1]) * UNITS[found[2]])
+
+
+def spell(ms: int) -> str:
+    """The shortest way to write a duration.
+
+    >>> spell(604800000), spell(90000), spell(0)
+    ('7d', '90s', '0s')
+    """
+    unit = next((u for u in ("d", "h", "m", "s") if ms and ms % UNITS[u] == 0), "s" if ms == 0 else "ms")
+    return f"{ms // UNITS[unit]}{unit}"
+
+
+Duration = Annotated[int, BeforeValidator(duration)]
+
+
+class Settings(BaseModel):
+    """The options of a replay or backtest. Durations in ms, or written as 7d, 12h, 90s."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    methods: Annotated[tuple[str, ...], Field(min_length=1, max_length=50)] = (DEFAULT,)
+    target: Annotated[str, Field(min_length=1, max_length=50)] = "purchase"
+    window: Annotated[Duration, Field(gt=0, le=366 * UNITS["d"])] = 30 * UNITS["d"]
+    wait: Annotated[Duration, Field(ge=0)] = UNITS["d"]
+    keep: Duration | None = None
+    lateness: Annotated[Duration, Field(ge=0)] = 0
+    base_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    strict: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Settings":
+        for name in self.methods:
+            if name not in METHODS:
+                raise ValueError(f"method {name!r} is unknown; choose from {', '.join(METHODS)}")
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"methods {', '.join(self.methods)}: one is named twice; name each once")
+        if self.wait >= self.window:
+            raise ValueError(
+                f"wait {spell(self.wait)} is not shorter than window {spell(self.window)}; "
+                "the first look must fall inside the attribution window"
+            )
+        return self
+
+    def told(self) -> dict[str, Any]:
+        """As plain values, for a checkpoint."""
+        return self.model_dump(mode="json")
+
+    @property
+    def kept(self) -> int:
+        """How long records are kept after they were known, ms: by default two attribution windows."""
+        return self.keep if self.keep is not None else 2 * self.window

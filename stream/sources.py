@@ -1,0 +1,228 @@
+"""Where records come from: the log as a folder of files, and a published fake. Kafka shares the protocol.
+
+A log is a set of partitions, each in its own order; nothing orders them against each other.
+
+    folder/topic/partition.jsonl        also .jsonl.gz, and .jsonl.zst with the extra `zstd`
+    file.jsonl                          one file is one partition, 0, of the topic named like the file
+
+A line is an event, or an envelope ``{"timestamp": ms, "key": "...", "value": event}``. Its offset is its line number.
+"""
+
+import gzip
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple, Protocol
+
+LONGEST = 1_000_001  # bytes kept of one line; the codec refuses what is longer than a record may be
+ENVELOPE = re.compile(rb'\s*\{\s*"(?:timestamp|key|value)"\s*:')
+CUT_OFF = b"(the compressed file is cut off here)"
+
+
+class Partition(NamedTuple):
+    """One ordered part of a log."""
+
+    topic: str
+    partition: int
+
+
+class Record(NamedTuple):
+    """One record of a partition, as it was read. ``timestamp`` is in ms, where the log has one."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int | None
+    key: bytes | None
+    value: bytes
+
+
+class SourceError(Exception):
+    """A log that cannot be read; the message names it and the remedy."""
+
+
+class Source(Protocol):
+    """A log being read. Offsets are of the NEXT record."""
+
+    def partitions(self) -> list[Partition]:
+        """All partitions, sorted."""
+
+    def poll(self, limit: int, paused: frozenset[Partition] = frozenset()) -> list[Record]:
+        """At most ``limit`` further records of the partitions that are not paused; empty when there are none now."""
+
+    def seek(self, offsets: Mapping[Partition, int]) -> None:
+        """Go on from these offsets; partitions not named start at their beginning."""
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Tell the log how far we are: a courtesy to tools that show lag, never read back."""
+
+    def end_offsets(self) -> dict[Partition, int]:
+        """One past the last record of each partition."""
+
+    def exhausted(self) -> frozenset[Partition]:
+        """Partitions that will never give another record. A live log has none."""
+
+
+class ListSource:
+    """A published fake: records from memory.
+
+    >>> log = ListSource({("events", 0): [b'{"type":"item"}', b"{}"]})
+    >>> [record.offset for record in log.poll(10)], log.exhausted()
+    ([0, 1], frozenset({Partition(topic='events', partition=0)}))
+    """
+
+    def __init__(self, log: Mapping[tuple[str, int], Sequence[bytes | Record]]) -> None:
+        self._log = {
+            Partition(*place): [
+                value if isinstance(value, Record) else Record(*place, offset, None, None, value)
+                for offset, value in enumerate(values)
+            ]
+            for place, values in sorted(log.items())
+        }
+        self.committed: dict[Partition, int] = {}
+        self.seek({})
+
+    def partitions(self) -> list[Partition]:
+        return list(self._log)
+
+    def poll(self, limit: int, paused: frozenset[Partition] = frozenset()) -> list[Record]:
+        found: list[Record] = []
+        for partition in self._log:
+            if partition not in paused:
+                start = self._next[partition]
+                records = self._log[partition][start : start + limit - len(found)]
+                self._next[partition] = start + len(records)
+                found += records
+        return found
+
+    def seek(self, offsets: Mapping[Partition, int]) -> None:
+        self._next = {partition: offsets.get(partition, 0) for partition in self._log}
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        self.committed = dict(offsets)
+
+    def end_offsets(self) -> dict[Partition, int]:
+        return {partition: len(records) for partition, records in self._log.items()}
+
+    def exhausted(self) -> frozenset[Partition]:
+        return frozenset(p for p, records in self._log.items() if self._next[p] >= len(records))
+
+
+class FileSource:
+    """The embedded log: JSON lines on disk.
+
+    Raises:
+        SourceError: there is no such log, or it holds no partition.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._files = _discover(path)
+        self._turn = 0
+        self.seek({})
+
+    def partitions(self) -> list[Partition]:
+        return list(self._files)
+
+    def poll(self, limit: int, paused: frozenset[Partition] = frozenset()) -> list[Record]:
+        """Reads one partition after the other, in turn, so that none falls far behind."""
+        ready = [p for p in self._files if p not in paused and p not in self._ended]
+        if not ready:
+            return []
+        self._turn += 1
+        partition = ready[self._turn % len(ready)]
+        found: list[Record] = []
+        for record in self._lines[partition]:
+            found.append(record)
+            if len(found) == limit:
+                return found
+        self._ended.add(partition)
+        return found or self.poll(limit, paused)
+
+    def seek(self, offsets: Mapping[Partition, int]) -> None:
+        self._ended: set[Partition] = set()
+        self._lines = {p: _records(p, file, offsets.get(p, 0)) for p, file in self._files.items()}
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """A file keeps no offsets."""
+
+    def end_offsets(self) -> dict[Partition, int]:
+        return {p: sum(1 for _ in _lines(file)) for p, file in self._files.items()}
+
+    def exhausted(self) -> frozenset[Partition]:
+        return frozenset(self._ended)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the log on disk."""
+        return sum(file.stat().st_size for file in self._files.values())
+
+
+def _discover(path: Path) -> dict[Partition, Path]:
+    if path.is_file():
+        return {Partition(path.name.split(".")[0], 0): path}
+    if not path.is_dir():
+        raise SourceError(f"{path}: there is no such log; give a folder topic/partition.jsonl or one .jsonl file")
+    found: dict[Partition, Path] = {}
+    for file in sorted(path.glob("*/*")):
+        name, _, ending = file.name.partition(".")
+        if ending in ("jsonl", "jsonl.gz", "jsonl.zst") and name.isdigit():
+            partition = Partition(file.parent.name, int(name))
+            if partition in found:
+                raise SourceError(f"{file}: the partition is there twice, also as {found[partition]}; remove one")
+            found[partition] = file
+    if not found:
+        raise SourceError(f"{path}: holds no partition; expected files like {path}/events/0.jsonl (.gz, .zst)")
+    return dict(sorted(found.items()))
+
+
+def _open(file: Path) -> IO[bytes]:
+    if file.suffix == ".gz":
+        return io.BufferedReader(gzip.open(file, "rb"))  # type: ignore[arg-type]  # GzipFile is a raw stream to it
+    if file.suffix == ".zst":
+        try:
+            import zstandard
+        except ImportError:
+            raise SourceError(f"{file}: reading .zst needs an extra; pip install 'belated[zstd]'") from None
+        return io.BufferedReader(zstandard.open(file, "rb"))
+    return file.open("rb", buffering=1 << 20)
+
+
+def _lines(file: Path) -> Iterator[bytes]:
+    """The lines of a file, without their ends; of an endless line only the beginning."""
+    with _open(file) as stream:
+        try:
+            while line := stream.readline(LONGEST):
+                rest = line
+                while not rest.endswith(b"\n") and len(rest) == LONGEST:
+                    rest = stream.readline(LONGEST)
+                yield line.rstrip(b"\r\n")
+        except (EOFError, OSError, gzip.BadGzipFile):
+            yield CUT_OFF
+
+
+def _records(partition: Partition, file: Path, start: int) -> Iterator[Record]:
+    for offset, line in enumerate(_lines(file)):
+        if offset < start or not line:
+            continue
+        if ENVELOPE.match(line) and (opened := _unwrap(line)):
+            yield Record(*partition, offset, *opened)
+        else:
+            yield Record(*partition, offset, None, None, line)
+
+
+def _unwrap(line: bytes) -> tuple[int | None, bytes | None, bytes] | None:
+    try:
+        envelope = json.loads(line)
+    except ValueError:
+        return None
+    if "type" in envelope or "value" not in envelope:
+        return None
+    timestamp, key, value = envelope.get("timestamp"), envelope.get("key"), envelope["value"]
+    inner = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return (
+        timestamp if isinstance(timestamp, int) else None,
+        key.encode() if isinstance(key, str) else None,
+        inner.encode(),
+    )

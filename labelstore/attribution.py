@@ -5,100 +5,108 @@ same user and item not after it. Either way only inside the attribution window o
 the later of the two passes, on what has passed by then, and never moves.
 """
 
-from sqlalchemy import Connection, Table, Update, and_, case, exists, func, select, update
-from sqlalchemy.sql.elements import ColumnElement
+from functools import cache
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Select, Table, Update, and_, bindparam, case, func, select, true, update
 
 from labelstore.tables import adjustments, conversions, impressions
 
-I = impressions.c  # noqa: E741  # the relation's letter in the queries below
+I = impressions.c  # noqa: E741  # the relations' letters in the queries below
+FIRST, WINDOW = bindparam("first"), bindparam("window")
 
 
-def attribute(connection: Connection, events: Table, kinds: list[str] | None, window: int, first: int) -> int:
+class Statements(NamedTuple):
+    """Queries over one table of events; parameters: ``window`` (ms), ``first`` (lowest seq that just passed), and ``of`` (a kind of conversion)."""
+
+    credit_named: Update
+    credit_touch: Update
+    waiting_named: Select[int, int]
+    waiting_touch: Select[int, int]
+    past_named: Select[int]
+    past_touch: Select[int]
+    past_close: Select[int]
+
+
+@cache
+def statements(events: Table) -> Statements:
+    """The queries for signals or conversions, built once."""
+    E = events.c
+    kind = E.kind == bindparam("of") if events is conversions else true()
+    inside = and_(I.at <= E.at, E.at <= I.at + WINDOW)
+    named, touch = I.id == E.impression_id, and_(I.user_id == E.user_id, I.item_id == E.item_id)
+    new_named = and_(E.seq >= FIRST, kind, E.impression_id.is_not(None))
+    new_touch = and_(E.seq >= FIRST, kind, E.impression_id.is_(None))
+    before = select(I.seq).where(touch, inside, I.seq < E.seq).order_by(I.at.desc(), I.seq.desc()).limit(1)
+    after = select(I.seq).where(touch, inside, I.seq > E.seq).order_by(I.seq).limit(1)
+    waits = and_(E.impression.is_(None), E.seq < FIRST, kind, I.seq >= FIRST, inside)
+    waiting = select(E.seq, func.min(I.seq)).group_by(E.seq)
+    missed = and_(E.impression.is_(None), I.seq < E.seq, I.at < E.at - WINDOW)
+    close = case((I.known_at > I.at + WINDOW, I.known_at), else_=I.at + WINDOW)
+    count = select(func.count(E.seq.distinct()))
+    return Statements(
+        update(events).where(new_named).values(impression=select(I.seq).where(named, inside).scalar_subquery()),
+        update(events)
+        .where(new_touch)
+        .values(impression=func.coalesce(before.scalar_subquery(), after.scalar_subquery())),
+        waiting.where(waits, named),
+        waiting.where(waits, touch, E.impression_id.is_(None)),
+        count.where(new_named, missed, named),
+        count.where(new_touch, missed, touch),
+        count.where(E.seq >= FIRST, kind, I.seq == E.impression, I.seq < E.seq, E.known_at > close),
+    )
+
+
+def attribute(
+    connection: Connection, events: Table, kind: str | None, window: int, first: int, new: bool, shown: bool
+) -> int:
     """Credit the events that passed from ``first`` on, and earlier ones whose impression has only now passed.
 
     Args:
-        events: signals or conversions.
-        kinds: kinds to credit; None for all.
+        events: conversions of a ``kind``, or all signals (``kind`` None).
         window: attribution window, ms.
         first: lowest ``seq`` of the records that have just passed.
+        new, shown: whether there are events, and impressions, among them.
 
     Returns: how many of the new events came past the window: shown more than a window before, or known after the close.
     """
-    E = events.c
-    of_kind = E.kind.in_(kinds) if kinds is not None else E.kind.is_not(None)
-    inside = and_(I.at <= E.at, E.at <= I.at + window)
-    touch = and_(I.user_id == E.user_id, I.item_id == E.item_id, E.impression_id.is_(None))
-    named = select(I.seq).where(I.id == E.impression_id, inside)
-    before = select(I.seq).where(touch, inside, I.seq < E.seq).order_by(I.at.desc(), I.seq.desc()).limit(1)
-    after = select(I.seq).where(touch, inside, I.seq > E.seq).order_by(I.seq).limit(1)
-    new = and_(E.seq >= first, of_kind)
-    connection.execute(
-        update(events)
-        .where(new)
-        .values(
-            impression=case(
-                (E.impression_id.is_not(None), named.scalar_subquery()),
-                else_=func.coalesce(before.scalar_subquery(), after.scalar_subquery()),
-            )
-        )
-    )
-    _credit_waiting(connection, events, of_kind, inside, touch, first)
-    if events is conversions:
-        connection.execute(_credited_at(first))
-    return _past_window(connection, events, new, touch, window)
+    sql, given = statements(events), {"window": window, "first": first} | ({"of": kind} if kind else {})
+    past = 0
+    if new:
+        connection.execute(sql.credit_named, given)
+        connection.execute(sql.credit_touch, given)
+        past = sum(connection.execute(s, given).scalar_one() for s in (sql.past_named, sql.past_touch, sql.past_close))
+    if shown:
+        for query in (sql.waiting_named, sql.waiting_touch):
+            for event, impression in connection.execute(query, given).all():
+                connection.execute(update(events).where(events.c.seq == event).values(impression=impression))
+    return past
 
 
-def _credit_waiting(
-    connection: Connection,
-    events: Table,
-    of_kind: ColumnElement[bool],
-    inside: ColumnElement[bool],
-    touch: ColumnElement[bool],
-    first: int,
-) -> None:
-    """Earlier events without an impression, now that new impressions have passed."""
-    E = events.c
-    open_ = and_(E.impression.is_(None), E.seq < first, of_kind)
-    for reference in (I.id == E.impression_id, touch):
-        found = connection.execute(
-            select(E.seq, func.min(I.seq)).where(I.seq >= first, reference, inside, open_).group_by(E.seq)
-        ).all()
-        for event, impression in found:
-            connection.execute(update(events).where(E.seq == event).values(impression=impression))
+_shown = select(I.known_at).where(I.seq == conversions.c.impression).scalar_subquery()
+_CREDITED_AT = (
+    update(conversions)
+    .where(conversions.c.credited_at.is_(None), conversions.c.impression.is_not(None))
+    .values(credited_at=case((_shown > conversions.c.known_at, _shown), else_=conversions.c.known_at))
+)
+_taken = (
+    select(func.min(adjustments.c.known_at))
+    .where(adjustments.c.conversion_id == conversions.c.id, adjustments.c.action == "retract")
+    .scalar_subquery()
+)
+_RETRACTED_AT = update(conversions).values(
+    retracted_at=case((_taken > conversions.c.known_at, _taken), else_=conversions.c.known_at)
+)
+_RETRACTED = select(adjustments.c.conversion_id).where(adjustments.c.action == "retract")
 
 
-def _credited_at(first: int) -> Update:
-    C = conversions.c
-    shown = select(I.known_at).where(I.seq == C.impression).scalar_subquery()
-    return (
-        update(conversions)
-        .where(C.credited_at.is_(None), C.impression.is_not(None), (C.seq >= first) | (C.impression >= first))
-        .values(credited_at=case((shown > C.known_at, shown), else_=C.known_at))
-    )
-
-
-def _past_window(
-    connection: Connection, events: Table, new: ColumnElement[bool], touch: ColumnElement[bool], window: int
-) -> int:
-    E = events.c
-    reference = (I.id == E.impression_id) | touch
-    missed = and_(E.impression.is_(None), exists().where(I.seq < E.seq, reference, I.at < E.at - window))
-    close = case((I.known_at > I.at + window, I.known_at), else_=I.at + window)
-    unknown = exists().where(I.seq == E.impression, I.seq < E.seq, E.known_at > close)
-    return connection.execute(select(func.count()).select_from(events).where(new, missed | unknown)).scalar_one()
+def credit(connection: Connection) -> None:
+    """Set when newly credited conversions may be known to belong to their impression."""
+    connection.execute(_CREDITED_AT)
 
 
 def retract(connection: Connection, first: int) -> None:
     """Set when conversions were taken back: at the later of conversion and retraction, whichever passed last."""
     C, A = conversions.c, adjustments.c
-    taken = select(func.min(A.known_at)).where(A.conversion_id == C.id, A.action == "retract").scalar_subquery()
-    for touched in (
-        C.id.in_(select(A.conversion_id).where(A.seq >= first)),
-        (C.seq >= first) & C.id.in_(select(A.conversion_id)),
-    ):
-        connection.execute(
-            update(conversions)
-            .where(touched, taken.is_not(None))
-            .values(retracted_at=case((taken > C.known_at, taken), else_=C.known_at))
-        )
-
+    connection.execute(_RETRACTED_AT.where(C.id.in_(_RETRACTED.where(A.seq >= first))))
+    connection.execute(_RETRACTED_AT.where(C.seq >= first, C.id.in_(_RETRACTED)))

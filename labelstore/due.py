@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection, and_, bindparam, select
 
+from labelstore.bulk import WITHIN, seqs
 from labelstore.observations import (
     Credit,
     Due,
@@ -19,7 +20,26 @@ from labelstore.observations import (
 from labelstore.tables import conversions, impressions, signals
 
 PAGE = 4096  # looks handed over at a time
-C, I, S = conversions.c, impressions.c, signals.c  # noqa: E741
+C, I, S = conversions.c, impressions.c, signals.c  # noqa: E741  # the relations' letters in the queries below
+
+_START, _STOP, _AGE = bindparam("start"), bindparam("stop"), bindparam("age")
+_SHOWN = select(I.seq, I.at, I.known_at)
+_SHOWN_EARLY = _SHOWN.where(and_(I.at >= _START - _AGE, I.at < _STOP - _AGE, I.known_at <= I.at + _AGE))
+_SHOWN_LATE = _SHOWN.where(
+    and_(I.known_at > I.at, I.known_at > I.at + _AGE, I.known_at >= _START, I.known_at < _STOP)
+)
+_CREDITED = (
+    _SHOWN.join_from(conversions, impressions, C.impression == I.seq)
+    .where(C.kind == bindparam("kind"), C.credited_at >= _START, C.credited_at < _STOP)
+    .distinct()
+)
+_CREDITS = (
+    select(C.impression, C.at, C.credited_at, C.retracted_at)
+    .where(C.impression.in_(WITHIN), C.kind == bindparam("kind"))
+    .order_by(C.seq)
+)
+_SIGNALS = select(S.impression, S.kind, S.at, S.known_at).where(S.impression.in_(WITHIN)).order_by(S.seq)
+_FEATURES = select(I.seq, I.at, I.known_at, I.features).where(I.seq.in_(WITHIN))
 
 
 class Target:
@@ -39,12 +59,8 @@ class Target:
 
     def shown(self, age: int, start: int, stop: int) -> list[tuple[int, int, int]]:
         """(seq, at, known_at) of the impressions whose look at this age falls in [start, stop)."""
-        early = and_(I.at >= start - age, I.at < stop - age, I.known_at <= I.at + age)
-        late = and_(I.known_at > I.at, I.known_at > I.at + age, I.known_at >= start, I.known_at < stop)
-        rows: list[tuple[int, int, int]] = []
-        for when in (early, late):
-            rows += [row._tuple() for row in self.connection.execute(select(I.seq, I.at, I.known_at).where(when))]
-        return rows
+        span = {"age": age, "start": start, "stop": stop}
+        return [tuple(row) for query in (_SHOWN_EARLY, _SHOWN_LATE) for row in self.connection.execute(query, span)]
 
     def _at_ages(self, start: int, stop: int) -> list[Due]:
         found: list[Due] = []
@@ -59,13 +75,8 @@ class Target:
 
     def _at_conversions(self, start: int, stop: int) -> list[Due]:
         """Looks at delayed positives, and first conversions as outcomes. Few rows: one impression at a time."""
-        query = (
-            select(I.seq, I.at, I.known_at)
-            .join_from(conversions, impressions, C.impression == I.seq)
-            .where(C.kind == self.kind, C.credited_at >= start, C.credited_at < stop)
-            .distinct()
-        )
-        shown = [row._tuple() for row in self.connection.execute(query)]
+        span = {"kind": self.kind, "start": start, "stop": stop}
+        shown = [tuple(row) for row in self.connection.execute(_CREDITED, span)]
         credits = self.credits([seq for seq, _, _ in shown])
         found: list[Due] = []
         for seq, at, known_at in shown:
@@ -78,56 +89,52 @@ class Target:
                     found.append(Due(known, seq, Look.CONVERSION, i, False))
         return found
 
-    def credits(self, seqs: Sequence[int]) -> dict[int, list[Credit]]:
+    def credits(self, keys: Sequence[int]) -> dict[int, list[Credit]]:
         """The conversions credited to these impressions; only impressions that have some."""
         found: dict[int, list[Credit]] = {}
-        for chunk in range(0, len(seqs), PAGE):
-            query = (
-                select(C.impression, C.at, C.credited_at, C.retracted_at)
-                .where(C.impression.in_(seqs[chunk : chunk + PAGE]), C.kind == self.kind)
-                .order_by(C.seq)
-            )
-            for impression, *credit in self.connection.execute(query):
+        for chunk in range(0, len(keys), PAGE):
+            given = {**seqs(keys[chunk : chunk + PAGE]), "kind": self.kind}
+            for impression, *credit in self.connection.execute(_CREDITS, given):
                 found.setdefault(impression, []).append(Credit(*credit))
         return found
 
-    def _signals(self, seqs: Sequence[int]) -> dict[int, list[tuple[str, int, int]]]:
+    def _signals(self, keys: Sequence[int]) -> dict[int, list[tuple[str, int, int]]]:
         """(kind, at, known_at) of the signals of these impressions, as they passed."""
-        query = select(S.impression, S.kind, S.at, S.known_at).where(S.impression.in_(seqs)).order_by(S.seq)
         found: dict[int, list[tuple[str, int, int]]] = {}
-        for impression, kind, at, known_at in self.connection.execute(query):
+        for impression, kind, at, known_at in self.connection.execute(_SIGNALS, seqs(keys)):
             found.setdefault(impression, []).append((kind, at, known_at))
         return found
 
     def observe(self, due: Sequence[Due]) -> Observations:
         """What was known at each of these looks: at most `PAGE` of them."""
-        seqs = sorted({look.impression for look in due})
-        query = select(I.seq, I.at, I.known_at, I.features).where(I.seq.in_(seqs))
-        shown = {row[0]: row._tuple() for row in self.connection.execute(query)}
-        credits, seen = self.credits(seqs), self._signals(seqs)
+        keys = sorted({look.impression for look in due})
+        shown = {row[0]: tuple(row) for row in self.connection.execute(_FEATURES, seqs(keys))}
+        credits, seen = self.credits(keys), self._signals(keys)
         rows: list[tuple[int, int, int, int, bool, int]] = []
         marks: list[tuple[int, str, int]] = []
         for n, look in enumerate(due):
             _, at, known_at, _ = shown[look.impression]
             first = look_at(self.schedules[look.schedule].first, at, known_at)
             final = look.at >= look_at(self.window, at, known_at)
-            credit = credits.get(look.impression, [])
-            known = converted_at(look.at, credit) if credit else None
-            delay = -1 if known is None else known - at
-            rows.append((at, first, label_at(first, credit), label_at(look.at, credit), final, delay))
+            if credit := credits.get(look.impression):
+                known = converted_at(look.at, credit)
+                delay = -1 if known is None else known - at
+                rows.append((at, first, label_at(first, credit), label_at(look.at, credit), final, delay))
+            else:
+                rows.append((at, first, 0, 0, final, -1))
             until = min(first, look.at)
             for kind, signal_at, signal_known in seen.get(look.impression, ()):
                 if signal_known <= until:
                     marks.append((n, kind, until - signal_at))
         features = {seq: row[3] for seq, row in shown.items()}
-        keys = np.array(due, dtype=np.int64).reshape(-1, 5).T
+        columns = np.array(due, dtype=np.int64).reshape(-1, 5).T
         known_ = np.array(rows, dtype=np.int64).reshape(-1, 6).T
         return Observations(
-            at=keys[0],
-            impression=keys[1],
-            look=keys[2],
-            schedule=keys[3],
-            learn=keys[4].astype(bool),
+            at=columns[0],
+            impression=columns[1],
+            look=columns[2],
+            schedule=columns[3],
+            learn=columns[4].astype(bool),
             shown_at=known_[0],
             first_at=known_[1],
             first_label=known_[2],

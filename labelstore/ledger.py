@@ -71,7 +71,7 @@ def reasons(connection: Connection, limit: int = 10) -> list[tuple[str, int]]:
     """The most frequent reasons of dead letters, with their counts."""
     D = dead_letters.c
     query = select(D.reason, func.count()).group_by(D.reason).order_by(func.count().desc(), D.reason).limit(limit)
-    return [row._tuple() for row in connection.execute(query)]
+    return [tuple(row) for row in connection.execute(query)]
 
 
 def add_metrics(connection: Connection, learner: str, hours: Mapping[int, tuple[int, int, float, float]]) -> None:

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
-from sqlalchemy import Connection, Table, insert, select
+from sqlalchemy import Connection, Table, select
 
-from labelstore.attribution import attribute, retract
+from labelstore.attribution import attribute, credit, retract
+from labelstore.bulk import insert_rows
 from labelstore.events import Adjustment, Conversion, Event, Impression, Item, Signal, identity
 from labelstore.tables import adjustments, conversions, impressions, items, signals
 
@@ -21,7 +22,16 @@ TABLES: dict[type[Event], Table] = {
     Item: items,
 }
 
-Rows = dict[type[Event], list[dict[str, Any]]]
+Rows = dict[type[Event], list[tuple[Any, ...]]]
+
+REFERRING = ("seq", "id", "kind", "at", "known_at", "impression_id", "user_id", "item_id", "session_id")
+COLUMNS: dict[type[Event], tuple[str, ...]] = {
+    Impression: ("seq", "id", "at", "known_at", "user_id", "item_id", "context_item_id", "features", "served"),
+    Signal: REFERRING,
+    Conversion: (*REFERRING, "value", "basket_id"),
+    Adjustment: ("seq", "id", "at", "known_at", "conversion_id", "action", "value"),
+    Item: ("id", "at", "known_at", "features"),
+}
 
 
 class Shown(NamedTuple):
@@ -82,44 +92,42 @@ def _known(connection: Connection, facts: Sequence[tuple[int, Event]]) -> dict[t
 
 def _insert(connection: Connection, rows: Rows) -> None:
     for kind, table in TABLES.items():
-        if rows[kind] and kind is not Item:
-            connection.execute(insert(table), rows[kind])
-    newest: dict[str, dict[str, Any]] = {}
+        if kind is not Item:
+            insert_rows(connection, table, COLUMNS[kind], rows[kind])
+    newest: dict[str, tuple[Any, ...]] = {}
     for row in rows[Item]:  # only the newest metadata of a product is kept
-        if row["id"] not in newest or row["at"] >= newest[row["id"]]["at"]:
-            newest[row["id"]] = row
+        if row[0] not in newest or row[1] >= newest[row[0]][1]:
+            newest[row[0]] = row
     for name, at in connection.execute(select(items.c.id, items.c.at).where(items.c.id.in_(list(newest)))).all():
-        if at > newest[name]["at"]:
+        if at > newest[name][1]:
             del newest[name]
         else:
             connection.execute(items.delete().where(items.c.id == name))
-    if newest:
-        connection.execute(insert(items), list(newest.values()))
+    insert_rows(connection, items, COLUMNS[Item], list(newest.values()))
 
 
 def _attribute(connection: Connection, rows: Rows, first: int, windows: Mapping[str, int]) -> int:
-    past = 0
-    if rows[Impression] or rows[Signal]:
-        past += attribute(connection, signals, None, max(windows.values()), first)
-    if rows[Impression] or rows[Conversion]:
+    past, shown = 0, bool(rows[Impression])
+    if shown or rows[Signal]:
+        past += attribute(connection, signals, None, max(windows.values()), first, bool(rows[Signal]), shown)
+    if shown or rows[Conversion]:
         for kind, window in windows.items():
-            past += attribute(connection, conversions, [kind], window, first)
+            past += attribute(connection, conversions, kind, window, first, bool(rows[Conversion]), shown)
+        credit(connection)
     if rows[Conversion] or rows[Adjustment]:
         retract(connection, first)
     return past
 
 
-def _row(seq: int, known_at: int, fact: Event) -> dict[str, Any]:
-    """An event as a row of its table."""
-    row: dict[str, Any] = {"id": identity(fact), "at": fact.at, "known_at": known_at}
+def _row(seq: int, known_at: int, fact: Event) -> tuple[Any, ...]:
+    """An event as a row of its table, in the order of `COLUMNS`."""
     if isinstance(fact, Item):
-        return row | {"id": fact.item_id, "features": to_json(fact.features).decode()}
-    row["seq"] = seq
+        return fact.item_id, fact.at, known_at, to_json(fact.features).decode()
     if isinstance(fact, Adjustment):
-        return row | {"conversion_id": fact.conversion_id, "action": fact.action, "value": fact.value}
-    row |= {"user_id": fact.user_id, "item_id": fact.item_id}
+        return seq, fact.event_id, fact.at, known_at, fact.conversion_id, fact.action, fact.value
     if isinstance(fact, Impression):
-        features, served = to_json(fact.features).decode(), fact.served and fact.served.model_dump_json()
-        return row | {"context_item_id": fact.context_item_id, "features": features, "served": served}
-    row |= {"kind": fact.kind, "impression_id": fact.impression_id, "session_id": fact.session_id}
-    return row | ({"value": fact.value, "basket_id": fact.basket_id} if isinstance(fact, Conversion) else {})
+        row = seq, fact.impression_id, fact.at, known_at, fact.user_id, fact.item_id, fact.context_item_id
+        return *row, to_json(fact.features).decode(), fact.served and fact.served.model_dump_json()
+    row = seq, fact.event_id, fact.kind, fact.at, known_at, fact.impression_id, fact.user_id, fact.item_id
+    row = *row, fact.session_id
+    return (*row, fact.value, fact.basket_id) if isinstance(fact, Conversion) else row

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
+from labelstore.bulk import WITHIN, seqs
 from labelstore.due import Target
 from labelstore.observations import Credit, Look, label_at, look_at
 from labelstore.tables import looks, predictions, signals
@@ -62,11 +63,11 @@ def with_scores(connection: Connection, rows: Sequence[Outcome]) -> Iterator[Set
         query = (
             select(P.learner, P.impression, P.score, L.weight)
             .join_from(predictions, looks, weighed, isouter=True)
-            .where(P.impression.in_(list(page)))
+            .where(P.impression.in_(WITHIN))
             .order_by(P.learner, P.impression)
         )
-        for learner, group in groupby(connection.execute(query), key=lambda row: int(row[0])):
-            found = [row._tuple() for row in group]
+        for learner, group in groupby(connection.execute(query, seqs(page)), key=lambda row: int(row[0])):
+            found = [tuple(row) for row in group]
             yield Settled(
                 learner,
                 np.array([page[seq].at for _, seq, _, _ in found], dtype=np.int64),
@@ -81,7 +82,7 @@ def touched(connection: Connection, rows: Sequence[Outcome]) -> dict[str, set[in
     C = signals.c
     found: dict[str, set[int]] = {}
     for start in range(0, len(rows), PAGE):
-        seqs = [row.seq for row in rows[start : start + PAGE]]
-        for kind, seq in connection.execute(select(C.kind, C.impression).where(C.impression.in_(seqs)).distinct()):
+        page = seqs(row.seq for row in rows[start : start + PAGE])
+        for kind, seq in connection.execute(select(C.kind, C.impression).where(C.impression.in_(WITHIN)).distinct(), page):
             found.setdefault(kind, set()).add(seq)
     return found

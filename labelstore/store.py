@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from labelstore import passing
+from labelstore.bulk import insert_rows
 from labelstore.due import Target
 from labelstore.events import Event
 from labelstore.observations import Schedule
@@ -71,19 +72,15 @@ class LabelStore:
 
     def keep_predictions(self, learner: int, seqs: NDArray[np.int64], scores: NDArray[np.float64], version: int) -> None:
         """Store scores as they were given, before anything could be learned from the impressions."""
-        rows = zip(seqs.tolist(), scores.tolist(), strict=True)
-        self.connection.execute(
-            insert(predictions),
-            [{"impression": seq, "learner": learner, "score": score, "version": version} for seq, score in rows],
-        )
+        rows = [(seq, learner, score, version) for seq, score in zip(seqs.tolist(), scores.tolist(), strict=True)]
+        insert_rows(self.connection, predictions, ("impression", "learner", "score", "version"), rows)
 
     def keep_looks(self, learner: int, columns: Mapping[str, NDArray[Any]]) -> None:
         """Store looks a learner has learned from, with their weights: impression, look, at, label, weight."""
-        names = ("impression", "look", "at", "label", "weight")
-        rows = zip(*(columns[name].tolist() for name in names), strict=True)
-        self.connection.execute(
-            insert(looks), [{"learner": learner, **dict(zip(names, row, strict=True))} for row in rows]
-        )
+        names = ("impression", "learner", "look", "at", "label", "weight")
+        given = {**columns, "learner": np.full(len(columns["at"]), learner)}
+        rows = list(zip(*(given[name].tolist() for name in names), strict=True))
+        insert_rows(self.connection, looks, names, rows)
 
     def forget_before(self, midnight: int) -> None:
         """Delete what has been known for longer than ``keep``; called at every midnight of event time."""

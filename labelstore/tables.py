@@ -82,6 +82,8 @@ for _table in (signals, conversions):
     Index(f"{_table.name}_open_id", _table.c.impression_id, sqlite_where=_open, postgresql_where=_open)
     Index(f"{_table.name}_open_touch", _table.c.user_id, _table.c.item_id, sqlite_where=_open, postgresql_where=_open)
 Index("conversions_credited", conversions.c.credited_at)
+_new = conversions.c.credited_at.is_(None) & conversions.c.impression.is_not(None)
+Index("conversions_uncredited", conversions.c.seq, sqlite_where=_new, postgresql_where=_new)
 
 adjustments = Table(
     "adjustments",

@@ -58,27 +58,28 @@ class Assembler:
         ids: list[int] = []
         slots: list[int] = []
         ptr = [0]
-        numbers: list[list[float]] = []
+        cells: list[int] = []  # row * columns + column of each number
+        values: list[float] = []
+        width, last, buckets = self.shape.numbers, self.shape.slots - 1, self.shape.buckets
         for row in features:
-            values = [math.nan] * self.shape.numbers
+            start = (len(ptr) - 1) * width
             for name, value in row.items():
-                self._encode(name, value, ids, slots, values)
+                if isinstance(value, (int, float)):
+                    column = self.columns.setdefault(name, len(self.columns))
+                    if column < width:
+                        cells.append(start + column)
+                        values.append(value)
+                        continue
+                    value = f"{math.copysign(math.log1p(abs(value)), value):.0f}"
+                slot = min(self.slots.setdefault(name, len(self.slots)), last)
+                for text in value if isinstance(value, list) else (value,):
+                    ids.append(bucket(name, text, buckets))
+                    slots.append(slot)
             ptr.append(len(ids))
-            numbers.append(values)
-        table = torch.tensor(numbers, dtype=torch.float64).reshape(-1, self.shape.numbers)
-        return Rows(torch.tensor(ids, dtype=torch.int64), torch.tensor(slots, dtype=torch.int64), torch.tensor(ptr), table)
-
-    def _encode(self, name: str, value: Any, ids: list[int], slots: list[int], values: list[float]) -> None:
-        if isinstance(value, (int, float)):
-            column = self.columns.setdefault(name, len(self.columns))
-            if column < self.shape.numbers:
-                values[column] = value
-                return
-            value = f"{math.copysign(math.log1p(abs(value)), value):.0f}"
-        slot = min(self.slots.setdefault(name, len(self.slots)), self.shape.slots - 1)
-        for text in value if isinstance(value, list) else (value,):
-            ids.append(bucket(name, text, self.shape.buckets))
-            slots.append(slot)
+        numbers = np.full((len(ptr) - 1) * width, np.nan)
+        numbers[cells] = values
+        table = torch.from_numpy(numbers.reshape(-1, width))
+        return Rows(*(torch.from_numpy(np.array(column, dtype=np.int64)) for column in (ids, slots, ptr)), table)
 
     def batch(self, seen: Observations) -> Batch:
         """Observations as tensors, row by row."""

@@ -52,14 +52,14 @@ class Metrics:
         rows = positives + negatives
         rate = positives / rows if rows else 0.0
         entropy = -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate)) if 0 < rate < 1 else None
-        loss = self.loss / rows if rows else None
+        loss = float(self.loss / rows) if rows else None
         return {
             "rows": int(rows),
             "positives": int(positives),
             "auc": self._auc() if positives and negatives else None,
             "pr_auc": self._pr_auc() if positives else None,
             "log_loss": loss,
-            "ne": loss / entropy if loss is not None and entropy else None,
+            "ne": float(loss / entropy) if loss is not None and entropy else None,
             "pcoc": float(self.scores.sum() / positives) if positives else None,
             "ece": self._ece() if rows else None,
         }

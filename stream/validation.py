@@ -16,7 +16,7 @@ from labelstore.settled import Outcome, Settled, outcomes, touched, with_scores
 from learner.metrics import Metrics, log_losses
 
 HOUR = 3_600_000
-STEPS = 400  # weights are counted in steps of 2 / STEPS
+STEPS = 8192  # weights are counted in steps of 2 / STEPS
 DELAYS = 96  # buckets of realised delays, equal in the logarithm, from window / 10,000 to the window
 
 

@@ -1,0 +1,149 @@
+"""Replay a log with any number of learners in one pass, and say how each did."""
+
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import torch
+from numpy.typing import NDArray
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from labelstore import ledger
+from labelstore.store import LabelStore, StoreError
+from learner import delay
+from stream.checkpoint import Checkpoints
+from stream.loop import Loop
+from stream.settings import Settings
+from stream.sources import Source
+
+EVENTS = (
+    "read", "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates", "late",
+    "past_window",
+)  # fmt: skip
+
+
+class Result(NamedTuple):
+    """What a run tells. ``summary`` is the JSON; the rest is what the report draws.
+
+    ``hours``: learner -> (hour since 1970 of the impressions, rows, positives, sum of scores, sum of log losses).
+    ``calibration``: learner -> (rows, mean score, share of positives), by rising score.
+    ``deciles``: learner -> (rows, mean weight, share of real negatives) of observed negatives, by rising weight.
+    ``delays``: settled conversions by delay, see `Validation`. ``curve``: (age s, share of conversions known by then).
+    ``funnel``: kind of signal, "" for all -> (settled rows, converted). ``reasons``: of dead letters, with counts.
+    """
+
+    summary: dict[str, Any]
+    settings: Settings
+    hours: dict[str, list[tuple[int, int, int, float, float]]]
+    calibration: dict[str, list[tuple[int, float, float]]]
+    deciles: dict[str, list[tuple[int, float, float]]]
+    delays: NDArray[Any]
+    curve: list[tuple[float, float]]
+    funnel: dict[str, list[int]]
+    reasons: list[tuple[str, int]]
+
+
+def backtest(
+    log: str,
+    source: Source,
+    settings: Settings,
+    store: str | None = None,
+    poll: int = 5000,
+    every: int = 200_000,
+    told: Callable[[int], None] = lambda read: None,
+) -> Result:
+    """One pass of the log with every method of the settings; all start from the same weights.
+
+    Args:
+        log: what to call it. source: the log itself.
+        store: URL of the label store; it is continued where it has a checkpoint. None: a temporary one.
+        poll, every: records read at a time, and between commits; neither changes a result.
+        told: hears how many records have been read.
+
+    Raises:
+        SourceError, StoreError, CheckpointError: with the remedy.
+    """
+    torch.set_num_threads(1)
+    with opened(store, settings) as (facts, checkpoints):
+        loop = Loop(source, settings, facts, checkpoints, poll, every)
+        begun, before = time.perf_counter(), loop.counts["read"]
+        loop.run(told)
+        seconds = time.perf_counter() - begun
+        return _result(log, loop, seconds, loop.counts["read"] - before)
+
+
+@contextmanager
+def opened(url: str | None, settings: Settings):  # type: ignore[no-untyped-def]  # a generator of two things
+    """The label store and its checkpoints, which lie beside a SQLite file: ``x.db`` and ``x.checkpoints/``."""
+    with TemporaryDirectory(prefix="belated-") as temporary:
+        url = url or f"sqlite:///{temporary}/store.db"
+        folder = checkpoint_folder(url)
+        facts = LabelStore(url, {settings.target: settings.window}, settings.kept)
+        try:
+            yield facts, Checkpoints(facts, folder, settings)
+        finally:
+            facts.close()
+
+
+def checkpoint_folder(url: str) -> Path:
+    """Where the checkpoints of a store lie."""
+    try:
+        database = make_url(url).database
+    except ArgumentError:
+        database = None
+    if not url.startswith("sqlite:") or not database or database == ":memory:":
+        raise StoreError(f"store {url}: expected a SQLite file, such as sqlite:///belated.db")
+    path = Path(database)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_suffix(".checkpoints")
+
+
+def _result(log: str, loop: Loop, seconds: float, read: int) -> Result:
+    loop.settle_rest()
+    validation, connection = loop.validation, loop.store.connection
+    tentative = validation.tentative(connection, loop.target, loop.passed)
+    methods: dict[str, Any] = {}
+    for learner, judged, (metrics, share_final) in zip(loop.learners, validation.judged, tentative, strict=True):
+        methods[learner.name] = {
+            "settled": judged.metrics.summary(),
+            "tentative": {**metrics.summary(), "share_final": share_final},
+            "weights": learner.trainer.report.weights(),
+            "looks": learner.trainer.report.looks,
+            "digest": learner.trainer.digest(),
+        }
+    summary = {
+        "log": log,
+        "events": {name: loop.counts[name] for name in EVENTS},
+        "unknown_fields": dict(sorted(loop.codec.unknown.items())),
+        "methods": methods,
+        "seconds": round(seconds, 3),
+        "events_per_second": round(read / seconds, 1) if seconds else None,
+    }
+    return Result(
+        summary,
+        loop.settings,
+        ledger.read_metrics(connection),
+        {learner.name: judged.metrics.calibration() for learner, judged in zip(loop.learners, validation.judged, strict=True)},
+        {
+            learner.name: judged.deciles()
+            for learner, judged in zip(loop.learners, validation.judged, strict=True)
+            if learner.trainer.method.weighs
+        },
+        validation.delays,
+        _curve(loop),
+        validation.funnel,
+        ledger.reasons(connection),
+    )
+
+
+def _curve(loop: Loop) -> list[tuple[float, float]]:
+    """The delay curve as the default learner knows it at the end, else any learner that has one."""
+    states = [learner.trainer.auxiliaries["delay"] for learner in loop.learners if "delay" in learner.trainer.auxiliaries]
+    if not states:
+        return []
+    known = delay.curve(states[-1], loop.passed / 1000)
+    return list(zip(states[-1].edges.tolist(), known.tolist(), strict=True))

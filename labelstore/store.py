@@ -6,12 +6,14 @@ other spans, or after a restart, they are the same rows. Nothing is durable befo
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from labelstore import passing
@@ -20,7 +22,7 @@ from labelstore.due import Target
 from labelstore.events import Event
 from labelstore.observations import Schedule
 from labelstore.retention import DAY, delete_known_before
-from labelstore.tables import adjustments, conversions, impressions, looks, metadata, predictions, signals
+from labelstore.tables import adjustments, checkpoints, conversions, impressions, looks, metadata, predictions, signals
 
 
 class StoreError(Exception):
@@ -87,7 +89,22 @@ class LabelStore:
         delete_known_before(self.connection, midnight - self.keep)
 
 
-def open_engine(url: str) -> Engine:
+@contextmanager
+def existing(url: str) -> Iterator[Connection]:
+    """A store that is there already, for reading.
+
+    Raises:
+        StoreError: there is none.
+    """
+    engine = open_engine(url, create=False)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def open_engine(url: str, create: bool = True) -> Engine:
     """An engine for the store.
 
     Raises:
@@ -95,9 +112,13 @@ def open_engine(url: str) -> Engine:
     """
     try:
         engine = create_engine(url)
+        if not create and engine.dialect.name == "sqlite" and not Path(engine.url.database or "").is_file():
+            raise StoreError(f"store {url}: there is no such file; give the URL used with --store")
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _sqlite_settings)
-        engine.connect().close()
+        with engine.connect() as connection:
+            if not create and not inspect(connection).has_table(checkpoints.name):
+                raise StoreError(f"store {url}: holds no label store; give the URL used with --store")
     except (ArgumentError, SQLAlchemyError, ImportError) as error:
         said = str(error).splitlines()[0]
         raise StoreError(f"store {url}: {said}; expected a URL such as sqlite:///belated.db") from None

@@ -38,9 +38,14 @@ def test_refuses_a_file(tmp_path: Path) -> None:
 
 def test_an_error_leaves_no_file(tmp_path: Path) -> None:
     """What fails half way leaves no log and no part of one."""
-    with pytest.raises(RuntimeError), writing(tmp_path, Summary()) as log:
-        log.write(EVENT)
-        raise RuntimeError
+
+    def fail() -> None:
+        with writing(tmp_path, Summary()) as log:
+            log.write(EVENT)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 
 

@@ -151,7 +151,7 @@ def _refer(row: dict[Any, Any], offer: str) -> dict[str, str]:
 
 def _items(tables: Journey) -> Iterator[Line]:
     """The products, at the log's start."""
-    at = tables.campaigns[0].start
+    at = min(tables.campaigns[0].start, int(tables.lines["at"].iloc[0]))
     names = ["department", "brand", "product_category", "product_type", "manufacturer_id"]
     for product, row in tables.products[names].to_dict(orient="index").items():
         features = {str(n).removesuffix("_id"): str(v) for n, v in row.items() if isinstance(v, str | int)}

@@ -27,7 +27,7 @@ BEHAVIOURS = {"pv": "impression", "cart": "cart", "fav": "favourite", "buy": "pu
 CHINA = 8 * 3600  # seconds ahead of UTC
 DAYS = ("thu", "fri", "sat", "sun", "mon", "tue", "wed")  # 1970-01-01 was a Thursday
 LONGEST = 60  # characters of an id
-LIMIT = 1_000_000  # counts kept, about 0.25 GB
+LIMIT = 1_000_000  # counts kept, about 0.2 GB
 
 Row = tuple[str, str, str, str, int]
 

@@ -1,0 +1,114 @@
+"""What is wrong with my events? A log read once, without a store: what is there, what is refused, what will not match."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+from labelstore.events import Adjustment, Conversion, Event, Impression, Signal, identity
+from stream.codec import Codec, DeadLetter
+from stream.sources import Partition, Source
+from stream.watermark import Watermark
+
+EXAMPLES = 3  # dead letters shown for each reason
+REMEMBERED = 2_000_000  # ids; beyond, duplicates and references are not looked for, and the check says so
+
+
+class Findings(NamedTuple):
+    """``counts``: records by type, ``dead_letters``, ``duplicates``, ``late``. ``reasons``: dead letters by reason, with
+    examples (topic, partition, offset). ``kinds``: of signals and conversions. ``lateness``: the furthest any record was
+    behind its partition, ms. ``span``: first and last ``at``, ms. ``lost``: references to impressions the log has not.
+    ``complete``: False where the log has more ids than are remembered."""
+
+    counts: Counter[str]
+    reasons: dict[str, list[tuple[str, int, int]]]
+    refused: Counter[str]
+    unknown: Counter[str]
+    kinds: Counter[str]
+    lateness: int
+    span: tuple[int, int] | None
+    lost: Counter[str]
+    complete: bool
+
+
+def check(source: Source, strict: bool = False, told: Callable[[int], None] = lambda read: None) -> Findings:
+    """Read the whole log."""
+    reader = _Reader(source, strict)
+    while records := source.poll(5000):
+        for record in records:
+            event = reader.codec.decode(record)
+            if isinstance(event, DeadLetter):
+                reader.refuse(event)
+            else:
+                reader.take(Partition(record.topic, record.partition), event)
+        told(reader.read)
+    return reader.findings()
+
+
+class _Reader:
+    def __init__(self, source: Source, strict: bool) -> None:
+        self.codec = Codec(strict)
+        self.read = 0
+        self._clocks = Watermark(source.partitions(), 0)
+        self._counts: Counter[str] = Counter()
+        self._kinds: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._reasons: dict[str, list[tuple[str, int, int]]] = {}
+        self._ids: set[tuple[type, str]] = set()
+        self._named: Counter[tuple[type, str, str]] = Counter()
+        self._touched: set[tuple[str, str]] = set()
+        self._touching: Counter[tuple[str, str, str]] = Counter()
+        self._lateness = 0
+        self._first = self._last = 0
+        self._complete = True
+
+    def refuse(self, letter: DeadLetter) -> None:
+        self.read += 1
+        self._counts["dead_letters"] += 1
+        self._refused[letter.reason] += 1
+        examples = self._reasons.setdefault(letter.reason, []) if len(self._reasons) < 1000 else []
+        if len(examples) < EXAMPLES:
+            examples.append((letter.record.topic, letter.record.partition, letter.record.offset))
+
+    def take(self, partition: Partition, event: Event) -> None:
+        self.read += 1
+        known_at, late = self._clocks.read(partition, event.at)
+        self._counts["late"] += late
+        self._lateness = max(self._lateness, known_at - event.at)
+        self._first = min(self._first or event.at, event.at)
+        self._last = max(self._last, event.at)
+        if isinstance(event, (Signal, Conversion)):
+            self._kinds[f"{event.type} {event.kind}"] += 1
+        if len(self._ids) >= REMEMBERED:
+            self._complete = False
+        elif (key := (type(event), identity(event))) in self._ids:
+            self._counts["duplicates"] += 1
+            return
+        else:
+            self._ids.add(key)
+            self._refer(event)
+        self._counts[f"{event.type}s"] += 1
+
+    def _refer(self, event: Event) -> None:
+        if isinstance(event, Impression) and event.user_id and event.item_id:
+            self._touched.add((event.user_id, event.item_id))
+        elif isinstance(event, Adjustment):
+            self._named[(Conversion, event.conversion_id, "adjustment")] += 1
+        elif isinstance(event, (Signal, Conversion)):
+            if event.impression_id:
+                self._named[(Impression, event.impression_id, f"{event.type} {event.kind}")] += 1
+            else:
+                self._touching[(event.user_id or "", event.item_id or "", f"{event.type} {event.kind}")] += 1
+
+    def findings(self) -> Findings:
+        lost: Counter[str] = Counter()
+        for (of, name, who), times in self._named.items():
+            if (of, name) not in self._ids:
+                lost[who] += times
+        for (user, item, who), times in self._touching.items():
+            if (user, item) not in self._touched:
+                lost[who] += times
+        span = (self._first, self._last) if self._last else None
+        return Findings(
+            self._counts, self._reasons, self._refused, self.codec.unknown, self._kinds, self._lateness, span,
+            lost, self._complete,
+        )  # fmt: skip

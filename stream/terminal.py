@@ -1,0 +1,144 @@
+"""What a person sees in a terminal: progress bars with a rate, tables, the life of an impression."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from labelstore.life import Life
+from labelstore.observations import Look
+from stream.check import Findings
+from stream.settings import spell
+
+WIDE = 110  # columns of a table that goes to a file
+out = Console(width=None if Console().is_terminal else WIDE)
+err = Console(stderr=True)
+
+
+class Rate(ProgressColumn):
+    """Units per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "-/s", style="progress.data.speed")
+
+
+@contextmanager
+def progress(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """A bar on standard error; the body tells how far it is, and of how many where that is not known before."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=not err.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done, of=total: bar.update(task, completed=done, total=of)
+
+
+def when(ms: int) -> str:
+    """An event time, UTC."""
+    text = datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    return text.removesuffix(".000").removesuffix(" 00:00:00")
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A figure, or a dash."""
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+
+
+def results(summary: Mapping[str, Any]) -> None:
+    """The table of methods, and what was read."""
+    methods: Mapping[str, Any] = summary["methods"]
+    title = f"{summary['log']}: judged on settled labels; every row was scored before it was learned"
+    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    names = ("log_loss", "ne", "auc", "pr_auc", "pcoc", "ece")
+    for heading in ("method", "log loss", "NE", "AUC", "PR-AUC", "PCOC", "ECE", "tentative", "weight", "ESS"):
+        table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
+    losses = [told["settled"]["log_loss"] for told in methods.values() if told["settled"]["log_loss"] is not None]
+    for name, told in methods.items():
+        settled = told["settled"]
+        figures = [number(settled[n], 5 if n == "log_loss" else 4) for n in names]
+        figures.append(number(told["tentative"]["log_loss"], 5))
+        more = (told["weights"]["mean"], told["weights"]["ess_share"])
+        style = "bold green" if losses and settled["log_loss"] == min(losses) and len(methods) > 1 else ""
+        table.add_row(name, *figures, *(number(value, 3) for value in more), style=style)
+    out.print(table)
+    _read(summary, next(iter(methods.values())))
+
+
+def _read(summary: Mapping[str, Any], any_method: Mapping[str, Any]) -> None:
+    events, settled, share = summary["events"], any_method["settled"], any_method["tentative"]["share_final"]
+    out.print(
+        f"settled: {settled['rows']:,} rows, {settled['positives']:,} of them converted"
+        + (f"; {share:.1%} of all rows are final" if share is not None else "")
+    )
+    parts = ("impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates")
+    counted = ", ".join(f"{events[name]:,} {name.replace('_', ' ')}" for name in parts if events[name])
+    out.print(f"read: {events['read']:,} records = {counted or 'nothing'}")
+    out.print(f"among them: {events['late']:,} late, {events['past_window']:,} past the attribution window")
+    if summary["unknown_fields"]:
+        fields = ", ".join(f"{name} ({times:,})" for name, times in list(summary["unknown_fields"].items())[:8])
+        out.print(f"fields nobody knows, ignored: {fields}", markup=False)
+    out.print(f"{summary['seconds']:,.1f} s, {summary['events_per_second'] or 0:,.0f} events/s")
+
+
+def findings(told: Findings) -> None:
+    """What `belated validate` says."""
+    counts = ", ".join(f"{times:,} {name.replace('_', ' ')}" for name, times in sorted(told.counts.items()) if times)
+    out.print(f"found: {counts or 'nothing'}")
+    if told.span:
+        out.print(f"event time: {when(told.span[0])} to {when(told.span[1])} UTC")
+    for kind, times in sorted(told.kinds.items()):
+        lost = told.lost.get(kind, 0)
+        out.print(f"  {kind}: {times:,}" + (f", {lost:,} without their impression in this log" if lost else ""), markup=False)
+    if lost := told.lost.get("adjustment"):
+        out.print(f"  adjustments of conversions that are not in this log: {lost:,}")
+    if told.lateness:
+        spelled = spell(-(-told.lateness // 1000) * 1000)
+        out.print(f"order: the latest record is {spelled} behind its partition; --lateness {spelled} waits for it")
+    for name, times in sorted(told.unknown.items()):
+        out.print(f"unknown field {name}: {times:,} times, ignored", markup=False)
+    for reason, times in told.refused.most_common(10):
+        places = ", ".join(f"{topic}/{partition}@{offset}" for topic, partition, offset in told.reasons.get(reason, []))
+        out.print(f"refused {times:,}: {reason}  ({places})", markup=False, style="red")
+    if not told.complete:
+        out.print("the log has more ids than are remembered: duplicates and references were looked for in its first part")
+
+
+def life(told: Life, learners: Sequence[str], window: int) -> None:
+    """What `belated labels show` says."""
+    shown = told.impression
+    out.print(f"impression {shown['id']}", style="bold", markup=False)
+    for name in ("user_id", "item_id", "context_item_id", "served"):
+        if shown[name] is not None:
+            out.print(f"  {name}: {shown[name]}", markup=False)
+    out.print(f"  features: {json.dumps(json.loads(shown['features']), ensure_ascii=False)}", markup=False)
+    known = "" if shown["known_at"] == shown["at"] else f" (known {when(shown['known_at'])})"
+    events = [(shown["at"], f"shown{known}")]
+    for row in told.signals:
+        events.append((row["known_at"], f"signal {row['kind']}" + _since(row, shown)))
+    for row in told.conversions:
+        worth = f", value {row['value']:g}" if row["value"] is not None else ""
+        events.append((row["known_at"], f"conversion {row['kind']}{worth}" + _since(row, shown)))
+    for row in told.adjustments:
+        worth = f" to {row['value']:g}" if row["value"] is not None else ""
+        events.append((row["known_at"], f"{row['action']} {row['conversion_id']}{worth}"))
+    for row in told.predictions:
+        said = f"{learners[row['learner']]} scores {row['score']:.5f} (after {row['version']:,} steps)"
+        events.append((shown["known_at"], said))
+    for row in told.looks:
+        look = Look(row["look"]).name.lower()
+        said = f"{learners[row['learner']]} learns label {row['label']} with weight {row['weight']:.5f} ({look} look)"
+        events.append((row["at"], said))
+    events.append((max(shown["at"] + window, shown["known_at"]), "attribution window closes: settled"))
+    for at, said in sorted(events, key=lambda event: event[0]):
+        out.print(f"  {when(at):<23}  {said}", markup=False, highlight=False)
+
+
+def _since(row: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
+    behind = f", known {spell(row['known_at'] - row['at'])} later" if row["known_at"] > row["at"] else ""
+    return f", {spell(row['at'] - shown['at'])} after it was shown{behind}"

@@ -16,6 +16,7 @@ from labelstore.observations import (
     converted_at,
     label_at,
     look_at,
+    turn,
 )
 from labelstore.tables import conversions, impressions, signals
 
@@ -49,7 +50,7 @@ class Target:
         self.connection, self.kind, self.window, self.schedules = connection, kind, window, tuple(schedules)
 
     def due(self, start: int, stop: int) -> Iterator[Observations]:
-        """The looks that fall in [start, stop), in their one order (time, impression, look, schedule), page by page.
+        """The looks that fall in [start, stop), in their one order (see `Due`), page by page.
 
         Every record with known_at < stop must have passed.
         """
@@ -69,8 +70,8 @@ class Target:
             close = [i for i, s in enumerate(self.schedules) if s.outcomes and age == self.window]
             for seq, at, known_at in self.shown(age, start, stop) if first or close else ():
                 time = look_at(age, at, known_at)
-                found += [Due(time, seq, Look.FIRST, i, True) for i in first]
-                found += [Due(time, seq, Look.CLOSE, i, False) for i in close]
+                found += [Due(time, turn(seq), seq, Look.FIRST, i, True) for i in first]
+                found += [Due(time, turn(seq), seq, Look.CLOSE, i, False) for i in close]
         return found
 
     def _at_conversions(self, start: int, stop: int) -> list[Due]:
@@ -84,9 +85,9 @@ class Target:
             for i, schedule in enumerate(self.schedules):
                 look = conversion_look(at, known_at, self.window, schedule, credits[seq])
                 if look is not None and start <= look < stop:
-                    found.append(Due(look, seq, Look.CONVERSION, i, True))
+                    found.append(Due(look, turn(seq), seq, Look.CONVERSION, i, True))
                 if schedule.outcomes and known is not None and known != look and start <= known < stop:
-                    found.append(Due(known, seq, Look.CONVERSION, i, False))
+                    found.append(Due(known, turn(seq), seq, Look.CONVERSION, i, False))
         return found
 
     def credits(self, keys: Sequence[int]) -> dict[int, list[Credit]]:
@@ -127,14 +128,14 @@ class Target:
                 if signal_known <= until:
                     marks.append((n, kind, until - signal_at))
         features = {seq: row[3] for seq, row in shown.items()}
-        columns = np.array(due, dtype=np.int64).reshape(-1, 5).T
+        columns = np.array(due, dtype=np.int64).reshape(-1, 6).T
         known_ = np.array(rows, dtype=np.int64).reshape(-1, 6).T
         return Observations(
             at=columns[0],
-            impression=columns[1],
-            look=columns[2],
-            schedule=columns[3],
-            learn=columns[4].astype(bool),
+            impression=columns[2],
+            look=columns[3],
+            schedule=columns[4],
+            learn=columns[5].astype(bool),
             shown_at=known_[0],
             first_at=known_[1],
             first_label=known_[2],

@@ -42,9 +42,15 @@ class Credit(NamedTuple):
 
 
 class Due(NamedTuple):
-    """One look at one impression. ``learn``: it goes to the loss; otherwise it is an outcome for auxiliaries only."""
+    """One look at one impression; looks are taken in the order of these tuples.
+
+    ``turn``: looks of the same ms have no order of their own, and their neighbours by id are alike (one customer, one
+    coupon), so they take turns by a scrambled number of their impression.
+    ``learn``: it goes to the loss; otherwise it is an outcome for auxiliaries only.
+    """
 
     at: int
+    turn: int
     impression: int
     look: Look
     schedule: int
@@ -72,6 +78,11 @@ class Observations(NamedTuple):
     delay: NDArray[np.int64]
     signals: list[tuple[int, str, int]]
     features: dict[int, str]
+
+
+def turn(seq: int) -> int:
+    """Knuth's multiplicative hash of an impression's number: a fixed shuffle."""
+    return seq * 2_654_435_761 % 2**32
 
 
 def look_at(age: int, at: int, known_at: int) -> int:

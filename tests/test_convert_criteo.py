@@ -38,7 +38,7 @@ def test_a_click_is_an_impression_with_its_features(tmp_path: Path) -> None:
 
 
 def test_a_conversion_names_its_click_and_comes_in_its_own_time(tmp_path: Path) -> None:
-    """The log is in order of time: a conversion waits until the clicks have reached it, and follows a click of its time."""
+    """A conversion waits until the clicks have reached its time, and follows a click of the same time."""
     summary, events = run(tmp_path, [row(0, 100), row(10, 20), row(20), row(30, 30), row(200, 900)])
     order = [identity(event) for event in events]
     assert order == [

@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 from pydantic_core import to_json
 
 from stream.convert import journey as study
 from stream.convert import offers, outcomes
-from stream.convert.journey import Campaign, Journey
-from stream.convert.log import EVERY, Summary, writing
+from stream.convert.journey import Campaign, Journey, Table
+from stream.convert.log import EVERY, Advance, Summary, writing
 
 Target = Literal["purchase", "redemption"]
 
@@ -42,12 +41,7 @@ class Line(NamedTuple):
 
 
 def convert(
-    src: Path | None,
-    dst: Path,
-    *,
-    target: Target = "purchase",
-    baskets: bool = False,
-    advance: Callable[[int, int], None],
+    src: Path | None, dst: Path, *, target: Target = "purchase", baskets: bool = False, advance: Advance
 ) -> Summary:
     """Write the log to the new folder ``dst``; progress counts events.
 
@@ -61,24 +55,29 @@ def convert(
         FileExistsError: ``dst`` is not empty.
     """
     tables = study.read(src)
-    summary = Summary(rows=tables.rows, refused=tables.refused)
+    summary = Summary(rows=tables.rows, refused=tables.refused.copy())
     converted = _converted(tables, target)
+    if target == "redemption":
+        summary.refused[f"redemption {study.TOO_LARGE}"] = len(tables.redemptions) - len(converted)
     signals = outcomes.same_type(tables, converted, by_day=target == "redemption")
-    left_out = len(tables.redemptions) - len(converted) if target == "redemption" else 0
-    if left_out:
-        summary.refused[f"redemption {study.TOO_LARGE}"] = left_out
     streams = [_impressions(tables), _signals(signals), _conversions(converted, target)]
     total = _offers(tables) + len(signals) + len(converted)
     if baskets:
         streams += [_items(tables), _baskets(tables)]
         total += len(tables.products) + len(tables.lines)
-    with writing(dst, summary) as log:
-        for done, line in enumerate(merge(*streams, key=itemgetter(0, 1))):
-            if done % EVERY == 0:
-                advance(done, total)
-            log.put(line.type, line.text)
-    advance(total, total)
+    _write(dst, streams, summary, lambda done: advance(done, total))
     return summary
+
+
+def _write(dst: Path, streams: list[Iterator[Line]], summary: Summary, progress: Callable[[int], None]) -> None:
+    with writing(dst, summary) as log:
+        done = 0
+        for line in merge(*streams, key=itemgetter(0, 1)):
+            if done % EVERY == 0:
+                progress(done)
+            log.put(line.type, line.text)
+            done += 1
+    progress(done)
 
 
 def _offers(tables: Journey) -> int:
@@ -86,7 +85,7 @@ def _offers(tables: Journey) -> int:
     return int(tables.members["campaign_id"].map(coupons).fillna(0).sum())
 
 
-def _converted(tables: Journey, target: Target) -> pd.DataFrame:
+def _converted(tables: Journey, target: Target) -> Table:
     """OFFER, at, product_id; for purchases also basket_id and value. A redemption names the offer's own item."""
     if target == "purchase":
         return outcomes.purchases(tables)
@@ -122,14 +121,14 @@ def _inner(fields: Any) -> bytes:
     return to_json(fields)[1:-1]
 
 
-def _signals(signals: pd.DataFrame) -> Iterator[Line]:
+def _signals(signals: Table) -> Iterator[Line]:
     for row in signals.to_dict(orient="records"):
         offer = _offer(row)
         event = {"type": "signal", "event_id": f"{offer}.same_type", "kind": "same_type", "at": row["at"]}
         yield Line(row["at"], 2, "signal", to_json(event | _refer(row, offer)))
 
 
-def _conversions(converted: pd.DataFrame, target: Target) -> Iterator[Line]:
+def _conversions(converted: Table, target: Target) -> Iterator[Line]:
     seen: set[str] = set()
     for row in converted.to_dict(orient="records"):
         offer = _offer(row)

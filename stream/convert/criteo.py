@@ -35,7 +35,7 @@ class Click(NamedTuple):
 def convert(src: Path, dst: Path, *, advance: Advance) -> Summary:
     """Write the log of the file ``src`` (text or .gz) to the new folder ``dst``, in order of time.
 
-    A click that is earlier than one before it is written where it stands, and counted in the notes.
+    A click earlier than one before it is written where it stands, and noted.
 
     Raises:
         FileExistsError: ``dst`` is not empty.
@@ -46,8 +46,7 @@ def convert(src: Path, dst: Path, *, advance: Advance) -> Summary:
     latest = backwards = 0
     with writing(dst, summary) as log:
         for text in rows(src, summary, advance):
-            click = _parse(text)
-            if isinstance(click, str):
+            if isinstance(click := _parse(text), str):
                 summary.refuse(click, text)
                 continue
             backwards += click.at < latest

@@ -19,10 +19,21 @@ try:
 except ImportError:
     raise ImportError(f"pandas, which reads the Complete Journey study data, is not installed; {REMEDY}") from None
 
+Table = pd.DataFrame
+
 DAY = 86_400_000  # ms
 LARGEST = 200  # products of a coupon; beyond that it is no offer of a product
 COUPON = ["campaign_id", "coupon_upc"]
 UNKNOWN = -1  # code of a product type or department that the products table does not give
+TABLES = {  # and the columns read, where not all
+    "campaigns": None,
+    "campaign_descriptions": None,
+    "coupons": None,
+    "products": None,
+    "demographics": None,
+    "coupon_redemptions": None,
+    "transactions": ["household_id", "basket_id", "product_id", "sales_value", "transaction_timestamp"],
+}
 TOO_LARGE = f"of a coupon of more than {LARGEST} products"
 
 
@@ -38,11 +49,10 @@ class Campaign(NamedTuple):
 class Journey(NamedTuple):
     """The tables, keyed by integers; ``at`` in ms since 1970.
 
-    ``lines``: basket lines in order of time: at, household_id, basket_id, product_id, sales_value, type, department.
-    ``products``: by product_id, with type and department also as integer codes, UNKNOWN where missing.
+    ``lines``: basket lines in order of time: at, household_id, basket_id, product_id, sales_value, type, dept.
+    ``products``: by product_id, with integer codes of product type and department (type, dept), UNKNOWN if missing.
     ``coupons``: campaign_id, coupon_upc, product_id, each once, of coupons with at most LARGEST products.
     ``redemptions``: campaign_id, coupon_upc, household_id, at (the end of the day), of all coupons.
-    ``types``, ``departments``: the names behind the codes.
     """
 
     lines: pd.DataFrame
@@ -52,8 +62,6 @@ class Journey(NamedTuple):
     members: pd.DataFrame
     demographics: pd.DataFrame
     redemptions: pd.DataFrame
-    types: list[str]
-    departments: list[str]
     rows: int
     refused: Counter[str]
 
@@ -76,31 +84,24 @@ def read(src: Path | None) -> Journey:
         FileNotFoundError: a table is missing.
     """
     folder = _folder() if src is None else src
-    names = ("campaigns", "campaign_descriptions", "coupons", "products", "demographics", "coupon_redemptions")
-    raw = {name: _table(folder, name) for name in names}
-    bought = _table(
-        folder, "transactions", ["household_id", "basket_id", "product_id", "sales_value", "transaction_timestamp"]
-    )
-    products, types, departments = _products(raw["products"])
+    raw = {name: _table(folder, name, columns) for name, columns in TABLES.items()}
+    products = _products(raw["products"])
     coupons = raw["coupons"].drop_duplicates(ignore_index=True)
     small = coupons.groupby(COUPON)["product_id"].transform("size") <= LARGEST
+    refused = {
+        f"product {TOO_LARGE}": int((~small).sum()),
+        "product of a coupon, listed twice": len(raw["coupons"]) - len(coupons),
+    }
     return Journey(
-        lines=_lines(bought, products),
+        lines=_lines(raw["transactions"], products),
         products=products,
         coupons=coupons[small].reset_index(drop=True),
         campaigns=_campaigns(raw["campaign_descriptions"]),
         members=raw["campaigns"],
         demographics=raw["demographics"].set_index("household_id"),
         redemptions=_redemptions(raw["coupon_redemptions"]),
-        types=types,
-        departments=departments,
-        rows=len(bought) + sum(len(table) for table in raw.values()),
-        refused=Counter(
-            {
-                f"product {TOO_LARGE}": int((~small).sum()),
-                "product of a coupon, listed twice": len(raw["coupons"]) - len(coupons),
-            }
-        ),
+        rows=sum(len(table) for table in raw.values()),
+        refused=Counter(refused),
     )
 
 
@@ -111,7 +112,7 @@ def _folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "data"
 
 
-def _table(folder: Path, name: str, columns: list[str] | None = None) -> pd.DataFrame:
+def _table(folder: Path, name: str, columns: list[str] | None) -> pd.DataFrame:
     file = folder / f"{name}.parquet"
     if not file.is_file():
         raise FileNotFoundError(f"{file}: there is no such table; give the folder of completejourney's parquet files")
@@ -122,11 +123,11 @@ def _ms(times: pd.Series) -> NDArray[np.int64]:
     return times.to_numpy("datetime64[ms]").astype(np.int64)
 
 
-def _products(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[str]]:
+def _products(table: pd.DataFrame) -> pd.DataFrame:
     products = table.set_index("product_id").sort_index()
-    products["type"], types = pd.factorize(products["product_type"], sort=True)
-    products["dept"], departments = pd.factorize(products["department"], sort=True)
-    return products, [str(name) for name in types], [str(name) for name in departments]
+    products["type"], _ = pd.factorize(products["product_type"], sort=True)
+    products["dept"], _ = pd.factorize(products["department"], sort=True)
+    return products
 
 
 def _lines(bought: pd.DataFrame, products: pd.DataFrame) -> pd.DataFrame:

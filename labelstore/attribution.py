@@ -8,16 +8,33 @@ the later of the two passes, on what has passed by then, and never moves.
 from functools import cache
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Select, Table, Update, and_, bindparam, case, func, select, true, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Select,
+    Table,
+    Update,
+    and_,
+    bindparam,
+    case,
+    func,
+    select,
+    true,
+    update,
+)
 
 from labelstore.tables import adjustments, conversions, impressions
 
 I = impressions.c  # noqa: E741  # the relations' letters in the queries below
-FIRST, WINDOW = bindparam("first"), bindparam("window")
+FIRST: BindParameter[int] = bindparam("first")
+WINDOW: BindParameter[int] = bindparam("window")
 
 
 class Statements(NamedTuple):
-    """Queries over one table of events; parameters: ``window`` (ms), ``first`` (lowest seq that just passed), and ``of`` (a kind of conversion)."""
+    """Queries over one table of events.
+
+    Parameters: ``window`` (ms), ``first`` (lowest seq that has just passed), and ``of`` (a kind of conversion).
+    """
 
     credit_named: Update
     credit_touch: Update

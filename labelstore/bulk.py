@@ -18,7 +18,9 @@ def seqs(keys: Iterable[int]) -> dict[str, str]:
     return {SEQS: to_json(list(keys)).decode()}
 
 
-def insert_rows(connection: Connection, table: Table, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
+def insert_rows(
+    connection: Connection, table: Table, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
+) -> None:
     """Insert rows given as tuples of these columns, in the table's order; several times faster than dictionaries."""
     if rows:
         connection.exec_driver_sql(_insert(table, columns, connection.dialect), list(rows))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from sqlalchemy import Connection, and_, bindparam, select
+from sqlalchemy import BindParameter, Connection, and_, bindparam, select
 
 from labelstore.bulk import WITHIN, seqs
 from labelstore.observations import (
@@ -23,12 +23,12 @@ from labelstore.tables import conversions, impressions, signals
 PAGE = 4096  # looks handed over at a time
 C, I, S = conversions.c, impressions.c, signals.c  # noqa: E741  # the relations' letters in the queries below
 
-_START, _STOP, _AGE = bindparam("start"), bindparam("stop"), bindparam("age")
+_START: BindParameter[int] = bindparam("start")
+_STOP: BindParameter[int] = bindparam("stop")
+_AGE: BindParameter[int] = bindparam("age")
 _SHOWN = select(I.seq, I.at, I.known_at)
 _SHOWN_EARLY = _SHOWN.where(and_(I.at >= _START - _AGE, I.at < _STOP - _AGE, I.known_at <= I.at + _AGE))
-_SHOWN_LATE = _SHOWN.where(
-    and_(I.known_at > I.at, I.known_at > I.at + _AGE, I.known_at >= _START, I.known_at < _STOP)
-)
+_SHOWN_LATE = _SHOWN.where(and_(I.known_at > I.at, I.known_at > I.at + _AGE, I.known_at >= _START, I.known_at < _STOP))
 _CREDITED = (
     _SHOWN.join_from(conversions, impressions, C.impression == I.seq)
     .where(C.kind == bindparam("kind"), C.credited_at >= _START, C.credited_at < _STOP)

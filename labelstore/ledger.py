@@ -92,5 +92,5 @@ def read_metrics(connection: Connection) -> dict[str, list[tuple[int, int, int, 
     """Learner -> (hour, rows, positives, sum of scores, sum of log losses), by hour."""
     found: dict[str, list[tuple[int, int, int, float, float]]] = {}
     for learner, *row in connection.execute(select(metrics).order_by(metrics.c.learner, metrics.c.hour)):
-        found.setdefault(learner, []).append(tuple(row))  # type: ignore[arg-type]  # five columns follow
+        found.setdefault(learner, []).append(tuple(row))
     return found

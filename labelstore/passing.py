@@ -126,8 +126,8 @@ def _row(seq: int, known_at: int, fact: Event) -> tuple[Any, ...]:
     if isinstance(fact, Adjustment):
         return seq, fact.event_id, fact.at, known_at, fact.conversion_id, fact.action, fact.value
     if isinstance(fact, Impression):
-        row = seq, fact.impression_id, fact.at, known_at, fact.user_id, fact.item_id, fact.context_item_id
-        return *row, to_json(fact.features).decode(), fact.served and fact.served.model_dump_json()
-    row = seq, fact.event_id, fact.kind, fact.at, known_at, fact.impression_id, fact.user_id, fact.item_id
-    row = *row, fact.session_id
+        shown = seq, fact.impression_id, fact.at, known_at, fact.user_id, fact.item_id, fact.context_item_id
+        return *shown, to_json(fact.features).decode(), fact.served and fact.served.model_dump_json()
+    names = fact.impression_id, fact.user_id, fact.item_id, fact.session_id
+    row = (seq, fact.event_id, fact.kind, fact.at, known_at, *names)
     return (*row, fact.value, fact.basket_id) if isinstance(fact, Conversion) else row

@@ -83,6 +83,8 @@ def touched(connection: Connection, rows: Sequence[Outcome]) -> dict[str, set[in
     found: dict[str, set[int]] = {}
     for start in range(0, len(rows), PAGE):
         page = seqs(row.seq for row in rows[start : start + PAGE])
-        for kind, seq in connection.execute(select(C.kind, C.impression).where(C.impression.in_(WITHIN)).distinct(), page):
+        for kind, seq in connection.execute(
+            select(C.kind, C.impression).where(C.impression.in_(WITHIN)).distinct(), page
+        ):
             found.setdefault(kind, set()).add(seq)
     return found

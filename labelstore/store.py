@@ -72,7 +72,9 @@ class LabelStore:
         """What is due for the learners of one kind of conversion."""
         return Target(self.connection, kind, self.windows[kind], schedules)
 
-    def keep_predictions(self, learner: int, seqs: NDArray[np.int64], scores: NDArray[np.float64], version: int) -> None:
+    def keep_predictions(
+        self, learner: int, seqs: NDArray[np.int64], scores: NDArray[np.float64], version: int
+    ) -> None:
         """Store scores as they were given, before anything could be learned from the impressions."""
         rows = [(seq, learner, score, version) for seq, score in zip(seqs.tolist(), scores.tolist(), strict=True)]
         insert_rows(self.connection, predictions, ("impression", "learner", "score", "version"), rows)

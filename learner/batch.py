@@ -30,7 +30,9 @@ class Rows(NamedTuple):
     ptr: Tensor
     numbers: Tensor
 
-    def __len__(self) -> int:  # type: ignore[override]  # rows, not fields
+    @property
+    def size(self) -> int:
+        """R."""
         return self.numbers.shape[0]
 
     def take(self, index: Tensor) -> "Rows":
@@ -65,7 +67,9 @@ class Batch(NamedTuple):
     signals: Tensor
     since: Tensor
 
-    def __len__(self) -> int:  # type: ignore[override]  # looks, not fields
+    @property
+    def size(self) -> int:
+        """B."""
         return self.label.shape[0]
 
     def take(self, index: Tensor) -> "Batch":
@@ -91,7 +95,7 @@ def cat(parts: Sequence[Batch]) -> Batch:
     """One after the other."""
     if len(parts) == 1:
         return parts[0]
-    columns = [torch.cat([part[column] for part in parts]) for column in range(1, len(Batch._fields))]
+    columns = [torch.cat(column) for column in zip(*(part[1:] for part in parts), strict=True)]
     return Batch(cat_rows([part.rows for part in parts]), *columns)
 
 

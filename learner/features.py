@@ -15,9 +15,9 @@ BOUND = 5.0
 
 
 class Moments(NamedTuple):
-    """``count``, ``mean``, ``m2`` [M] float64: number of values, their mean, their summed squared deviations."""
+    """``seen``, ``mean``, ``m2`` [M] float64: number of values, their mean, their summed squared deviations."""
 
-    count: Tensor
+    seen: Tensor
     mean: Tensor
     m2: Tensor
 
@@ -39,15 +39,15 @@ def update(moments: Moments, numbers: Tensor) -> Moments:
     count = there.sum(0).to(torch.float64)
     mean = torch.where(there, values, 0.0).sum(0) / count.clamp(min=1)
     m2 = torch.where(there, values - mean, 0.0).square().sum(0)
-    total = moments.count + count
+    total = moments.seen + count
     gap = mean - moments.mean
     share = count / total.clamp(min=1)
-    return Moments(total, moments.mean + gap * share, moments.m2 + m2 + gap.square() * moments.count * share)
+    return Moments(total, moments.mean + gap * share, moments.m2 + m2 + gap.square() * moments.seen * share)
 
 
 def standardise(moments: Moments, numbers: Tensor) -> Tensor:
     """``numbers`` [B, M] float64 -> [B, M] float32 in [-5, 5], 0 where missing."""
-    std = (moments.m2 / moments.count.clamp(min=1)).sqrt().clamp(min=1e-3)
-    std = torch.where(moments.count < 2, 1.0, std)
+    std = (moments.m2 / moments.seen.clamp(min=1)).sqrt().clamp(min=1e-3)
+    std = torch.where(moments.seen < 2, 1.0, std)
     z = (compress(numbers) - moments.mean) / std
     return torch.where(z.isnan(), 0.0, z.clamp(-BOUND, BOUND)).to(torch.float32)

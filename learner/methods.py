@@ -123,9 +123,7 @@ def _first_look(state: posterior.FirstLook, batch: Batch) -> dict[str, Tensor]:
 
 AUXILIARIES: dict[str, Auxiliary] = {
     "delay": Auxiliary(lambda shape, elapsed, window: delay.init(elapsed, window), _survival, delay.update),
-    "signals": Auxiliary(
-        lambda shape, elapsed, window: posterior.init_signals(), _signals, posterior.update_signals
-    ),
+    "signals": Auxiliary(lambda shape, elapsed, window: posterior.init_signals(), _signals, posterior.update_signals),
     "first_look": Auxiliary(
         lambda shape, elapsed, window: posterior.init_first_look(shape.buckets),
         _first_look,

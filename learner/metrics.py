@@ -29,8 +29,8 @@ class Metrics:
 
     def __init__(self) -> None:
         bins = int(2 * REACH * STEPS)
-        self.counts = np.zeros((2, bins))
-        self.scores = np.zeros(bins)
+        self.counts: Floats = np.zeros((2, bins))
+        self.scores: Floats = np.zeros(bins)
         self.loss = 0.0
 
     def add(self, score: Floats, label: NDArray[np.int64]) -> None:

@@ -1,6 +1,7 @@
 """The conversion model: hashed embeddings and numbers -> a logit; and the one step by which it learns."""
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -41,7 +42,7 @@ class ConversionModel:
         self.table[:, 0] = 0.0
         sizes = (shape.slots * shape.width + shape.numbers, *shape.hidden)
         self.dense: dict[str, Tensor] = {}
-        for layer, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             self.dense[f"weight{layer}"] = torch.randn(fan_out, fan_in, generator=generator) * math.sqrt(2.0 / fan_in)
             self.dense[f"bias{layer}"] = torch.zeros(fan_out)
         self.dense["out"] = torch.zeros(1, sizes[-1])
@@ -69,7 +70,7 @@ class ConversionModel:
     def forward(self, rows: Rows, numbers: Tensor) -> "Pass":
         """The same logits, with what is needed to learn from them."""
         ids, offsets = by_slot(rows, self.shape.slots)
-        used, place = ids.unique(return_inverse=True)
+        used, place = torch.unique(ids, return_inverse=True)
         embeddings = self.table[used].requires_grad_()
         for value in self.dense.values():
             value.requires_grad_()
@@ -106,7 +107,7 @@ class Pass(NamedTuple):
 
 def by_slot(rows: Rows, slots: int) -> tuple[Tensor, Tensor]:
     """Hashed values ordered by (row, slot): ids [N], and where each of the R * slots bags begins [R * slots]."""
-    row = torch.repeat_interleave(torch.arange(len(rows)), rows.ptr.diff())
+    row = torch.repeat_interleave(torch.arange(rows.size), rows.ptr.diff())
     bag = row * slots + rows.slots
-    ends = torch.bincount(bag, minlength=len(rows) * slots).cumsum(0)
+    ends = torch.bincount(bag, minlength=rows.size * slots).cumsum(0)
     return rows.ids[torch.argsort(bag, stable=True)], torch.cat([ends.new_zeros(1), ends[:-1]])

@@ -37,7 +37,8 @@ def signal_state(batch: Batch) -> Tensor:
     level = batch.signals.clamp(max=LEVELS - 1).to(torch.int64)
     place = LEVELS ** torch.arange(KINDS)
     recent = torch.where(batch.since < 0, 0, torch.where(batch.since * 8 > batch.elapsed, 1, 2))
-    return (level * place).sum(1) + recent * LEVELS**KINDS
+    state: Tensor = (level * place).sum(1)
+    return state + recent * LEVELS**KINDS
 
 
 def update_signals(ratio: SignalRatio, outcomes: Batch) -> SignalRatio:
@@ -59,7 +60,8 @@ def log_ratio(ratio: SignalRatio, batch: Batch) -> Tensor:
     pooled = (total + 1.0 / STATES) / (total.sum() + 1.0)
     late = (ratio.late + SHRINK * pooled) / (ratio.late.sum() + SHRINK)
     never = (ratio.never + SHRINK * pooled) / (ratio.never.sum() + SHRINK)
-    return (late.log() - never.log())[signal_state(batch)]
+    ratios: Tensor = late.log() - never.log()
+    return ratios[signal_state(batch)]
 
 
 class FirstLook(NamedTuple):
@@ -88,7 +90,7 @@ def init_first_look(buckets: int) -> FirstLook:
 def first_look(state: FirstLook, rows: Rows) -> Tensor:
     """Probabilities of (immediate positive, delayed positive, real negative): [R, 3] float32."""
     row = _row(rows)
-    logits = torch.zeros(len(rows), 3).index_add(0, row, state.table[rows.ids]) + state.bias
+    logits = torch.zeros(rows.size, 3).index_add(0, row, state.table[rows.ids]) + state.bias
     return logits.softmax(1)
 
 
@@ -100,7 +102,7 @@ def update_first_look(state: FirstLook, outcomes: Batch) -> FirstLook:
     outcomes = outcomes.take(settled)
     happened = torch.where(outcomes.first_label > 0, 0, torch.where(outcomes.label > 0, 1, 2))
     wrong = (first_look(state, outcomes.rows) - torch.eye(3)[happened]) / len(settled)  # dL/dlogits
-    ids, place = outcomes.rows.ids.unique(return_inverse=True)
+    ids, place = torch.unique(outcomes.rows.ids, return_inverse=True)
     gradient = torch.zeros(len(ids), 3).index_add(0, place, wrong[_row(outcomes.rows)])
     squares = state.squares[ids] + gradient.square()
     state.squares[ids] = squares
@@ -111,4 +113,4 @@ def update_first_look(state: FirstLook, outcomes: Batch) -> FirstLook:
 
 def _row(rows: Rows) -> Tensor:
     """The row of each hashed value: [N] int64."""
-    return torch.repeat_interleave(torch.arange(len(rows)), rows.ptr.diff())
+    return torch.repeat_interleave(torch.arange(rows.size), rows.ptr.diff())

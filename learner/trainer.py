@@ -56,20 +56,18 @@ class Trainer:
         shape = shape or Shape()
         self.model = ConversionModel(shape, torch.Generator().manual_seed(seed))
         self.moments = features.init(shape.numbers)
-        self.auxiliaries = {
-            name: AUXILIARIES[name].init(shape, elapsed, window) for name in self.method.auxiliaries
-        }
+        self.auxiliaries = {name: AUXILIARIES[name].init(shape, elapsed, window) for name in self.method.auxiliaries}
         self.report = Report()
         self.version = 0
 
     @torch.no_grad()
     def score(self, rows: Rows) -> Tensor:
         """P(y = 1 | x) of R rows, [R] float64. A row's score depends on that row alone, to the last bit."""
-        scores = [self._score_block(rows, start) for start in range(0, len(rows), BLOCK)]
+        scores = [self._score_block(rows, start) for start in range(0, rows.size, BLOCK)]
         return torch.cat(scores) if scores else torch.empty(0, dtype=torch.float64)
 
     def _score_block(self, rows: Rows, start: int) -> Tensor:
-        index = torch.arange(start, min(start + BLOCK, len(rows)))
+        index = torch.arange(start, min(start + BLOCK, rows.size))
         block = rows.take(index)
         if missing := BLOCK - len(index):
             block = cat_rows([block, _empty(missing, rows.numbers.shape[1])])
@@ -86,7 +84,7 @@ class Trainer:
         loss, weight, estimates = self.method.loss(self.outputs(run.logit, batch), batch)
         self.model.step(run, loss.mean())
         self.version += 1
-        self._account(loss.detach(), weight, clipped(estimates).view(len(batch), -1).any(1))
+        self._account(loss.detach(), weight, clipped(estimates).view(batch.size, -1).any(1))
         return weight
 
     def outputs(self, logit: Tensor, batch: Batch) -> Outputs:
@@ -133,9 +131,9 @@ class Trainer:
         self.moments = features.Moments(*(found[f"moments.{name}"] for name in features.Moments._fields))
         for auxiliary, state in self.auxiliaries.items():
             self.auxiliaries[auxiliary] = type(state)(*(found[f"{auxiliary}.{name}"] for name in state._fields))
-        version, looks, *sums, was_clipped = found["report"].tolist()
+        version, looks, loss, weight, squared, largest, was_clipped = found["report"].tolist()
         self.version = int(version)
-        self.report = Report(int(looks), *sums, int(was_clipped))
+        self.report = Report(int(looks), loss, weight, squared, largest, int(was_clipped))
 
     def digest(self) -> str:
         """sha256 over the weights of the model, in the order of their names."""
@@ -148,4 +146,6 @@ class Trainer:
 
 def _empty(rows: int, width: int) -> Rows:
     nothing = torch.empty(0, dtype=torch.int64)
-    return Rows(nothing, nothing, torch.zeros(rows + 1, dtype=torch.int64), torch.full((rows, width), torch.nan).double())
+    return Rows(
+        nothing, nothing, torch.zeros(rows + 1, dtype=torch.int64), torch.full((rows, width), torch.nan).double()
+    )

@@ -79,7 +79,7 @@ class Assembler:
         numbers = np.full((len(ptr) - 1) * width, np.nan)
         numbers[cells] = values
         table = torch.from_numpy(numbers.reshape(-1, width))
-        return Rows(*(torch.from_numpy(np.array(column, dtype=np.int64)) for column in (ids, slots, ptr)), table)
+        return Rows(_whole(ids), _whole(slots), _whole(ptr), table)
 
     def batch(self, seen: Observations) -> Batch:
         """Observations as tensors, row by row."""
@@ -108,6 +108,10 @@ class Assembler:
             if since[row] < 0 or age / 1000 < since[row]:
                 since[row] = age / 1000
         return counts, since
+
+
+def _whole(values: list[int]) -> torch.Tensor:
+    return torch.from_numpy(np.array(values, dtype=np.int64))
 
 
 def _seconds(ms: NDArray[np.int64]) -> torch.Tensor:

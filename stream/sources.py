@@ -179,7 +179,7 @@ def _discover(path: Path) -> dict[Partition, Path]:
 
 def _open(file: Path) -> IO[bytes]:
     if file.suffix == ".gz":
-        return io.BufferedReader(gzip.open(file, "rb"))  # type: ignore[arg-type]  # GzipFile is a raw stream to it
+        return io.BufferedReader(gzip.open(file, "rb"))
     if file.suffix == ".zst":
         try:
             import zstandard
@@ -206,10 +206,8 @@ def _records(partition: Partition, file: Path, start: int) -> Iterator[Record]:
     for offset, line in enumerate(_lines(file)):
         if offset < start or not line:
             continue
-        if ENVELOPE.match(line) and (opened := _unwrap(line)):
-            yield Record(*partition, offset, *opened)
-        else:
-            yield Record(*partition, offset, None, None, line)
+        timestamp, key, value = (ENVELOPE.match(line) and _unwrap(line)) or (None, None, line)
+        yield Record(partition.topic, partition.partition, offset, timestamp, key, value)
 
 
 def _unwrap(line: bytes) -> tuple[int | None, bytes | None, bytes] | None:

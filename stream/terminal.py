@@ -94,9 +94,11 @@ def findings(told: Findings) -> None:
         out.print(f"event time: {when(told.span[0])} to {when(told.span[1])} UTC")
     for kind, times in sorted(told.kinds.items()):
         lost = told.lost.get(kind, 0)
-        out.print(f"  {kind}: {times:,}" + (f", {lost:,} without their impression in this log" if lost else ""), markup=False)
-    if lost := told.lost.get("adjustment"):
-        out.print(f"  adjustments of conversions that are not in this log: {lost:,}")
+        out.print(
+            f"  {kind}: {times:,}" + (f", {lost:,} without their impression in this log" if lost else ""), markup=False
+        )
+    if told.lost["adjustment"]:
+        out.print(f"  adjustments of conversions that are not in this log: {told.lost['adjustment']:,}")
     if told.lateness:
         spelled = spell(-(-told.lateness // 1000) * 1000)
         out.print(f"order: the latest record is {spelled} behind its partition; --lateness {spelled} waits for it")
@@ -106,7 +108,9 @@ def findings(told: Findings) -> None:
         places = ", ".join(f"{topic}/{partition}@{offset}" for topic, partition, offset in told.reasons.get(reason, []))
         out.print(f"refused {times:,}: {reason}  ({places})", markup=False, style="red")
     if not told.complete:
-        out.print("the log has more ids than are remembered: duplicates and references were looked for in its first part")
+        out.print(
+            "the log has more ids than are remembered: duplicates and references were looked for in its first part"
+        )
 
 
 def life(told: Life, learners: Sequence[str], window: int) -> None:
@@ -142,3 +146,13 @@ def life(told: Life, learners: Sequence[str], window: int) -> None:
 def _since(row: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
     behind = f", known {spell(row['known_at'] - row['at'])} later" if row["known_at"] > row["at"] else ""
     return f", {spell(row['at'] - shown['at'])} after it was shown{behind}"
+
+
+def converted(dst: str, summary: Any) -> None:
+    """What `belated convert` says."""
+    written = ", ".join(f"{times:,} {kind}s" for kind, times in sorted(summary.events.items()))
+    out.print(f"{dst}: {summary.rows:,} rows read; {written or 'no events'} written", markup=False)
+    for reason, times in summary.refused.most_common(10):
+        out.print(f"  left out {times:,}: {reason}", markup=False)
+    for note in summary.notes:
+        out.print(f"  note: {note}", markup=False)

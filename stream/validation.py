@@ -28,7 +28,7 @@ class Judged:
 
     def __init__(self) -> None:
         self.metrics = Metrics()
-        self.weights = np.zeros((3, STEPS))
+        self.weights: NDArray[np.float64] = np.zeros((3, STEPS))
 
     def add(self, rows: Settled) -> None:
         """Count these rows."""
@@ -59,7 +59,7 @@ class Validation:
     def __init__(self, names: Sequence[str], window: int) -> None:
         self.names, self.window = list(names), window
         self.judged = [Judged() for _ in names]
-        self.delays = np.zeros(DELAYS)
+        self.delays: NDArray[np.float64] = np.zeros(DELAYS)
         self.funnel: dict[str, list[int]] = {"": [0, 0]}  # kind of signal ("" = all rows) -> [rows, converted]
 
     def settle(self, connection: Connection, target: Target, start: int, stop: int) -> None:

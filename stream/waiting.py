@@ -1,6 +1,6 @@
 """Records that were read and have not passed: a heap in the one order in which records pass.
 
-    (known_at; item < impression < signal < conversion < adjustment; id; topic; partition; offset)
+(known_at; item < impression < signal < conversion < adjustment; id; topic; partition; offset)
 """
 
 from heapq import heappop, heappush

@@ -19,7 +19,12 @@ def impressions(draw: st.DrawFn) -> dict[str, Any]:
     """An impression; ids repeat now and then."""
     user = draw(users)
     features = {"x": draw(st.integers(-3, 3)), "who": user or "nobody", "tags": draw(st.lists(items, max_size=2))}
-    event: dict[str, Any] = {"type": "impression", "impression_id": draw(names), "at": draw(times), "features": features}
+    event: dict[str, Any] = {
+        "type": "impression",
+        "impression_id": draw(names),
+        "at": draw(times),
+        "features": features,
+    }
     return event | ({"user_id": user, "item_id": draw(items)} if user else {})
 
 
@@ -47,5 +52,7 @@ def lines(events: list[dict[str, Any]]) -> list[bytes]:
     return [json.dumps(event).encode() for event in events]
 
 
-logs = st.lists(st.one_of(impressions(), impressions(), referring(), referring(), adjustments()), min_size=1, max_size=40)
+logs = st.lists(
+    st.one_of(impressions(), impressions(), referring(), referring(), adjustments()), min_size=1, max_size=40
+)
 """A log of one partition, in any order: most of it comes late."""

@@ -50,7 +50,8 @@ def test_the_curve_is_a_distribution() -> None:
     """It rises from 0 to 1 over the window, before and after conversions were seen, and knows the first look's age."""
     for state in (delay.init(ELAPSED, WINDOW), known(*simulate(1000, 2, 0), 1000)):
         curve = delay.curve(state, 1000.0)
-        assert curve[0] == 0 and curve[-1] == 1
+        assert curve[0] == 0
+        assert curve[-1] == 1
         assert bool((curve.diff() >= 0).all())
         assert ELAPSED in state.edges.tolist()
 

@@ -96,7 +96,18 @@ class Oracle:
                 if schedule.outcomes:
                     found.add((close, number, Look.CLOSE, s, 0, label(close), *then))
                     if flips and (flips[0], number, Look.CONVERSION, s, 1, 1, *then) not in found:
-                        found.add((flips[0], number, Look.CONVERSION, s, 0, 1, label(first), self.signals(place, min(first, flips[0]))))
+                        found.add(
+                            (
+                                flips[0],
+                                number,
+                                Look.CONVERSION,
+                                s,
+                                0,
+                                1,
+                                label(first),
+                                self.signals(place, min(first, flips[0])),
+                            )
+                        )
         return found
 
     def signals(self, shown: int, time: int) -> int:
@@ -199,7 +210,9 @@ def test_attribution_never_moves() -> None:
 def test_a_purchase_may_pass_before_its_impression() -> None:
     """A conversion that finds nothing is credited when its impression passes."""
     store = open_store()
-    store.pass_on([(T0 + 9, purchase("c", T0 + 9, impression_id="i")), (T0 + 9, purchase("d", T0 + 9, user_id="u", item_id="a"))])
+    store.pass_on(
+        [(T0 + 9, purchase("c", T0 + 9, impression_id="i")), (T0 + 9, purchase("d", T0 + 9, user_id="u", item_id="a"))]
+    )
     store.pass_on([(T0 + 20, impression("i", T0, user_id="u", item_id="a"))])
     assert credited(store) == {"c": "i", "d": "i"}
 
@@ -307,7 +320,11 @@ def test_what_is_not_committed_is_gone(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize(
     ("url", "says"),
-    [("nonsense", "expected a URL"), ("sqlite:////no/such/folder/x.db", "unable to open"), ("oracle://x", "expected a URL")],
+    [
+        ("nonsense", "expected a URL"),
+        ("sqlite:////no/such/folder/x.db", "unable to open"),
+        ("oracle://x", "expected a URL"),
+    ],
 )
 def test_a_store_that_cannot_be_opened_says_why(url: str, says: str) -> None:
     """A URL that cannot be used gives one sentence with the URL and the remedy."""

@@ -1,0 +1,39 @@
+"""The options of the commands, each said once."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Log = Annotated[Path, typer.Argument(help="a folder topic/partition.jsonl (.gz, .zst), or one .jsonl file")]
+Target = Annotated[str, typer.Option(help="the kind of conversion to predict")]
+Window = Annotated[str, typer.Option(help="attribution window: a conversion counts this long after its impression")]
+Wait = Annotated[str, typer.Option(help="elapsed time until the first look at an impression")]
+Lateness = Annotated[str, typer.Option(help="how far a partition may be out of order before a record counts as late")]
+Keep = Annotated[str | None, typer.Option(help="how long records are kept  [default: two windows]")]
+BaseRate = Annotated[float, typer.Option(help="conversion rate believed before anything was learned")]
+Seed = Annotated[int, typer.Option(help="of the start weights, the same for all methods")]
+Strict = Annotated[bool, typer.Option("--strict", help="refuse records with fields nobody knows")]
+Poll = Annotated[int, typer.Option(min=1, max=1_000_000, help="records read at a time; changes no result")]
+Every = Annotated[int, typer.Option(min=1, help="records between checkpoints; changes no result")]
+Store = Annotated[
+    str | None, typer.Option(help="label store to keep, such as sqlite:///belated.db  [default: temporary]")
+]
+Json = Annotated[Path | None, typer.Option("--json", help="write the results to this file, - for standard output")]
+Html = Annotated[Path | None, typer.Option("--html", help="write the report, one page, to this file")]
+
+
+class Dataset(StrEnum):
+    """What can be converted."""
+
+    completejourney = "completejourney"
+    taobao = "taobao"
+    criteo = "criteo"
+
+
+class Outcome(StrEnum):
+    """Targets of Complete Journey."""
+
+    purchase = "purchase"
+    redemption = "redemption"

@@ -37,8 +37,8 @@ def signal_state(batch: Batch) -> Tensor:
     level = batch.signals.clamp(max=LEVELS - 1).to(torch.int64)
     place = LEVELS ** torch.arange(KINDS)
     recent = torch.where(batch.since < 0, 0, torch.where(batch.since * 8 > batch.elapsed, 1, 2))
-    state: Tensor = (level * place).sum(1)
-    return state + recent * LEVELS**KINDS
+    state: Tensor = (level * place).sum(1) + recent * LEVELS**KINDS
+    return state
 
 
 def update_signals(ratio: SignalRatio, outcomes: Batch) -> SignalRatio:

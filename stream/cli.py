@@ -108,18 +108,19 @@ def _run(
     _tune_garbage_collector()
     with terminal.progress(f"{'replay' if len(settings.methods) == 1 else 'backtest'} {log}", _records(source)) as told:
         result = run(str(log), source, settings, store, poll, every, told)
-    if str(json_) == "-":
-        typer.echo(json.dumps(result.summary, indent=2))
-    else:
-        terminal.results(result.summary)
-    if json_ and str(json_) != "-":
-        json_.write_text(json.dumps(result.summary, indent=2) + "\n")
-        terminal.err.print(f"results: {json_}")
     if html:
         from stream.report import write
 
         write(result, html)
-        terminal.err.print(f"report: {html.resolve()}")
+    if json_ and str(json_) != "-":
+        json_.write_text(json.dumps(result.summary, indent=2) + "\n")
+    if str(json_) == "-":
+        typer.echo(json.dumps(result.summary, indent=2))
+    else:
+        terminal.results(result.summary)
+    for what, path in (("results", json_), ("report", html)):
+        if path and str(path) != "-":
+            terminal.err.print(f"{what}: {path.resolve()}", soft_wrap=True)
 
 
 def _records(source: Any) -> int:
@@ -236,7 +237,15 @@ def main() -> None:
             message = problem["msg"].removeprefix("Value error, ")
             terminal.err.print(f"error: {place + ': ' if place else ''}{message}", style="red", markup=False)
         raise SystemExit(2) from None
-    except (SourceError, StoreError, CheckpointError, ReportError, FileExistsError, FileNotFoundError, ImportError) as error:
+    except (
+        SourceError,
+        StoreError,
+        CheckpointError,
+        ReportError,
+        FileExistsError,
+        FileNotFoundError,
+        ImportError,
+    ) as error:
         terminal.err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
 

@@ -37,7 +37,8 @@ def known(shown: torch.Tensor, delays: torch.Tensor, now: float) -> delay.Delay:
     order = torch.argsort(at)
     order = order[at[order] <= now]
     state = delay.init(ELAPSED, WINDOW)
-    for block in order.split(256):
+    for start in range(0, len(order), 256):
+        block = order[start : start + 256]
         state = delay.update(state, conversions(shown[block], delays[block]))
     return state
 

@@ -82,5 +82,5 @@ def test_undefined_figures_are_none() -> None:
 
 def test_scores_of_zero_and_one_stay_finite() -> None:
     """A score of exactly 0 or 1 costs a finite loss."""
-    told = counted(np.array([0.0, 1.0]), np.array([1, 0])).summary()
-    assert np.isfinite(told["log_loss"])
+    told = counted(np.array([0.0, 1.0]), np.array([1, 0]))
+    assert np.isfinite(told.loss)

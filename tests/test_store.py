@@ -77,7 +77,7 @@ class Oracle:
 
     def looks(self) -> set[Row]:
         """(at, number of the impression, look, schedule, learn, label, label at the first look, signals then)."""
-        found = set()
+        found: set[Row] = set()
         for number, (place, known_at, event) in enumerate(self.shown):
             credits = self.credits(place)
 
@@ -168,7 +168,8 @@ def test_looks_do_not_depend_on_the_spans(events: list[dict[str, Any]], cuts: li
     facts = in_order(events)
     whole, cut = open_store(), open_store()
     assert passed(whole, facts, []) == passed(cut, facts, cuts)
-    whole.close(), cut.close()
+    for store in (whole, cut):
+        store.close()
 
 
 def impression(name: str, at: int, **more: Any) -> Impression:

@@ -1,0 +1,166 @@
+"""The charts of the report, one function each; every one says in a sentence what it shows.
+
+Colours are those of Okabe and Ito, told apart by colour-blind eyes, one for each method throughout the page.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from stream.backtest import Result
+from stream.settings import spell
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#8C6D1F")
+POINTS = 60  # of a line over time, at most
+TICKS = {"1 min": 60, "10 min": 600, "1 h": 3600, "6 h": 21_600, "1 d": 86_400, "7 d": 604_800, "30 d": 2_592_000}
+
+
+class Chart(NamedTuple):
+    """A headline, a sentence on how to read it, and the figure; None if there is nothing to draw yet."""
+
+    title: str
+    reading: str
+    figure: Any
+
+
+def colour(result: Result, name: str) -> str:
+    """The colour of a method."""
+    return COLOURS[list(result.summary["methods"]).index(name) % len(COLOURS)]
+
+
+def over_time(result: Result) -> Chart:
+    """Settled log loss by the time the impressions were shown."""
+    hours = sorted({row[0] for rows in result.hours.values() for row in rows})
+    reading = "Each point is the mean over the impressions shown in that span; lower is better."
+    if not hours:
+        return Chart("Log loss over time", reading, None)
+    span = max(1, -(-(hours[-1] - hours[0] + 1) // POINTS))
+    span = next((n for n in (1, 6, 24, 168, 672) if n >= span), span)
+    figure = _figure("shown", "settled log loss")
+    for name in result.summary["methods"]:
+        rows = np.array(result.hours.get(name, []), dtype=float).reshape(-1, 5)
+        groups, place = np.unique(rows[:, 0] // span, return_inverse=True)
+        count, loss = np.bincount(place, rows[:, 1]), np.bincount(place, rows[:, 4])
+        x = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(hours=float(g * span)) for g in groups]
+        text = [f"{n:,.0f} rows" for n in count]
+        figure.add_scatter(
+            x=x, y=loss / count, name=name, text=text, mode="lines+markers", line_color=colour(result, name)
+        )
+    best = min(result.summary["methods"], key=lambda m: result.summary["methods"][m]["settled"]["log_loss"] or 9)
+    spelled = spell(span * 3_600_000)
+    return Chart(f"Over the whole log {best} predicts best", f"{reading} One point is {spelled}.", figure)
+
+
+def calibration(result: Result) -> Chart:
+    """Mean score against the share that converted."""
+    reading = (
+        "On the dashed line, what is said is what happens; above it conversions are underestimated. Logarithmic axes."
+    )
+    figure = _figure("mean score", "share converted")
+    seen: list[float] = []
+    for name, groups in result.calibration.items():
+        kept = [(p, y, n) for n, p, y in groups if y > 0]
+        seen += [value for p, y, _ in kept for value in (p, y)]
+        text = [f"{n:,} rows" for _, _, n in kept]
+        xs, ys = [p for p, _, _ in kept], [y for _, y, _ in kept]
+        figure.add_scatter(x=xs, y=ys, name=name, text=text, mode="lines+markers", line_color=colour(result, name))
+    if not seen:
+        return Chart("Calibration", reading, None)
+    _diagonal(figure, min(seen), max(seen))
+    figure.update_xaxes(type="log", tickformat="~%")
+    figure.update_yaxes(type="log", tickformat="~%")
+    return Chart("Does a score of 5 % mean 5 %?", reading, figure)
+
+
+def delays(result: Result) -> Chart:
+    """The learned delay curve beside the delays of settled conversions."""
+    window, wait = result.settings.window / 1000, result.settings.wait / 1000
+    figure = _figure("time since the impression", "share of conversions known")
+    known = result.delays.sum()
+    if known:
+        edges = window * 10 ** (4 * (np.arange(1, len(result.delays) + 1) / len(result.delays) - 1))
+        figure.add_scatter(x=edges, y=result.delays.cumsum() / known, name="settled conversions", line_color="#999999")
+    if result.curve:
+        ages, share = zip(*((a, f) for a, f in result.curve if a > 0), strict=True)
+        figure.add_scatter(x=ages, y=share, name="delay curve, as learned", mode="lines+markers", line_color=COLOURS[0])
+    reading = "The curve is learned from conversions as they arrive. The dotted line is the first look: what is right of it comes late."
+    if not known and not result.curve:
+        return Chart("How late conversions come", reading, None)
+    figure.add_vline(x=wait or window / 10_000, line_dash="dot", line_color="#555555")
+    ticks = {name: at for name, at in TICKS.items() if window / 10_000 <= at <= window / 1.5}
+    ticks[spell(result.settings.window)] = window
+    figure.update_xaxes(type="log", tickvals=list(ticks.values()), ticktext=list(ticks))
+    figure.update_yaxes(tickformat=".0%", range=[0, 1.02])
+    return Chart(_lateness(result, wait, window), reading, figure)
+
+
+def _lateness(result: Result, wait: float, window: float) -> str:
+    if not (known := result.delays.sum()):
+        return "How late conversions come"
+    bins = len(result.delays)
+    place = int(np.clip(bins * (1 + np.log10(max(wait, 1e-3) / window) / 4), 0, bins))
+    late = result.delays[place:].sum() / known
+    return f"{late:.0%} of the conversions come after the first look at {spell(result.settings.wait)}"
+
+
+def funnel(result: Result) -> Chart:
+    """Settled rows, rows with each signal, converted."""
+    rows, converted = result.funnel.get("", [0, 0])
+    reading = "Settled impressions; of those with a signal inside the window, the share that converts, beside all rows."
+    if not rows:
+        return Chart("From impression to conversion", reading, None)
+    names, shares, texts = ["all impressions"], [converted / rows], [f"{converted:,} of {rows:,}"]
+    for kind, (some, bought) in sorted(result.funnel.items()):
+        if kind and some:
+            names += [f"with {kind}", f"without {kind}"]
+            shares += [bought / some, (converted - bought) / max(rows - some, 1)]
+            texts += [f"{bought:,} of {some:,}", f"{converted - bought:,} of {rows - some:,}"]
+    figure = _figure("share converted", "")
+    figure.add_bar(
+        x=shares[::-1], y=names[::-1], text=texts[::-1], orientation="h", marker_color=COLOURS[0], textposition="auto"
+    )
+    figure.update_xaxes(tickformat=".1%")
+    figure.update_layout(showlegend=False, height=140 + 44 * len(names))
+    return Chart(f"{converted / rows:.2%} of the impressions convert", reading, figure)
+
+
+def weights(result: Result) -> Chart:
+    """Importance weights of observed negatives against what became of them."""
+    reading = (
+        "Rows without a conversion at the first look, in ten groups by the weight they were learned with. "
+        "On the dashed line the weight is the share that really never converted."
+    )
+    figure = _figure("mean weight", "share that never converted")
+    seen: list[float] = []
+    for name, groups in result.deciles.items():
+        seen += [value for _, w, y in groups for value in (w, y)]
+        text = [f"{n:,} rows" for n, _, _ in groups]
+        xs, ys = [w for _, w, _ in groups], [y for _, _, y in groups]
+        figure.add_scatter(x=xs, y=ys, name=name, text=text, mode="lines+markers", line_color=colour(result, name))
+    if not seen:
+        return Chart("Were the weights right?", reading, None)
+    _diagonal(figure, min(seen), max(seen))
+    figure.update_yaxes(tickformat=".1%")
+    return Chart("Were the weights right?", reading, figure)
+
+
+def _figure(x: str, y: str) -> Any:
+    figure = go.Figure()
+    figure.update_layout(
+        template="plotly_white",
+        height=420,
+        margin={"l": 60, "r": 20, "t": 20, "b": 60},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        font={"family": "system-ui, sans-serif", "size": 13},
+        hovermode="closest",
+        xaxis_title=x,
+        yaxis_title=y,
+    )
+    return figure
+
+
+def _diagonal(figure: Any, low: float, high: float) -> None:
+    line = {"dash": "dash", "color": "#777777", "width": 1}
+    figure.add_scatter(x=[low, high], y=[low, high], mode="lines", line=line, name="right", hoverinfo="skip")

@@ -1,0 +1,173 @@
+"""The report: one self-contained page that a manager can read. Needs the extra `report`."""
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from stream.backtest import Result
+from stream.settings import spell
+from stream.terminal import number, when
+
+TERMS = {
+    "settled": "the attribution window has closed; the label is final",
+    "tentative": "also rows whose label may still change, with what is known so far",
+    "log loss": "minus the logarithm of the probability given to what happened; lower is better",
+    "NE": "log loss over that of always saying the base rate; below 1 something was learned",
+    "AUC": "how often a converting row scores above one that does not; one half is chance",
+    "PCOC": "mean score over share converted; 1 is calibrated, above 1 says too much",
+    "ECE": "mean distance between score and share converted, by groups of score",
+    "importance weight": "what a row counts for, given that its label may still change",
+    "ESS": "effective sample size, (sum w)² / sum w², as a share of the rows; 1 is best",
+}
+FIGURES = {
+    "log_loss": ("log loss", min), "ne": ("NE", min), "auc": ("AUC", max), "pr_auc": ("PR-AUC", max),
+    "pcoc": ("PCOC", None), "ece": ("ECE", min),
+}  # fmt: skip
+STYLE = """
+:root { color-scheme: light }
+body { font: 16px/1.55 system-ui, sans-serif; color: #1b1f24; background: #fff; margin: 0 }
+main { max-width: 980px; margin: 0 auto; padding: 2rem 1rem 4rem }
+h1 { font-size: 1.7rem; margin: 0 0 .3rem }
+h2 { font-size: 1.25rem; margin: 2.6rem 0 .2rem }
+p { margin: .3rem 0 .8rem }
+.lead { font-size: 1.1rem }
+.quiet, dd { color: #57606a }
+.scroll { overflow-x: auto }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem }
+th, td { padding: .35rem .6rem; text-align: right; border-bottom: 1px solid #d8dee4; white-space: nowrap }
+th:first-child, td:first-child { text-align: left }
+th { color: #57606a; font-weight: 600 }
+.best { font-weight: 700; color: #0b6e4f }
+.dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .45em }
+.empty { padding: 1.2rem; background: #f6f8fa; color: #57606a; border-radius: 6px }
+dt { font-weight: 600 }
+dd { margin: 0 0 .5rem 0 }
+@media print { main { max-width: none } h2 { break-after: avoid } }
+"""
+
+
+class ReportError(Exception):
+    """The report cannot be written; the message names the remedy."""
+
+
+def write(result: Result, path: Path) -> None:
+    """Write the page; the same result gives the same bytes.
+
+    Raises:
+        ReportError: plotly is not installed.
+    """
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError:
+        raise ReportError("the report needs an extra; pip install 'belated[report]'") from None
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>belated: {escape(result.summary['log'])}</title><style>{STYLE}</style>"
+        f"<script>{get_plotlyjs()}</script></head><body><main>{_body(result)}</main></body></html>\n"
+    )
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(path)
+
+
+def _body(result: Result) -> str:
+    from stream import charts
+
+    drawn = (charts.over_time, charts.calibration, charts.delays, charts.funnel, charts.weights)
+    sections = [_section(n, chart(result)) for n, chart in enumerate(drawn)]
+    return "".join([_head(result), _methods(result), *sections, _events(result), _terms()])
+
+
+def _head(result: Result) -> str:
+    s = result.settings
+    hours = [row[0] for rows in result.hours.values() for row in rows]
+    period = f"impressions of {when(min(hours) * 3_600_000)} to {when(max(hours) * 3_600_000)} UTC, " if hours else ""
+    told = (
+        f"{period}target {s.target}, attribution window {spell(s.window)}, first look after {spell(s.wait)}, "
+        f"lateness {spell(s.lateness)}, seed {s.seed}"
+    )
+    return (
+        f"<h1>How late labels were treated: {escape(result.summary['log'])}</h1>"
+        f'<p class="quiet">{escape(told)}</p><p class="lead">{escape(verdict(result))}</p>'
+    )
+
+
+def verdict(result: Result) -> str:
+    """The finding in a sentence; differences under half a percent are said not to be any."""
+    losses = {name: told["settled"]["log_loss"] for name, told in result.summary["methods"].items()}
+    known = {name: loss for name, loss in losses.items() if loss is not None}
+    if not known:
+        return "No row is settled yet: the log is shorter than the attribution window. What follows is tentative."
+    best = min(known, key=lambda name: known[name])
+    if len(known) == 1:
+        return f"{best} has a settled log loss of {known[best]:.5f}; every row was scored before it was learned."
+    others = {name: loss / known[best] - 1 for name, loss in known.items() if name != best}
+    near = [name for name, gap in others.items() if gap < 0.005]
+    close = f" {', '.join(near)} can hardly be told from it (under 0.5 %)." if near else ""
+    base = "settled" if "settled" in others else max(others, key=lambda name: others[name])
+    against = " (waiting for final labels)" if base == "settled" else ""
+    return f"{best} predicts best: the settled log loss of {base}{against} is {others[base]:.1%} higher.{close}"
+
+
+def _methods(result: Result) -> str:
+    methods = result.summary["methods"]
+    best: dict[str, float] = {}
+    for figure, (_, better) in FIGURES.items():
+        values = [told["settled"][figure] for told in methods.values() if told["settled"][figure] is not None]
+        if values:
+            best[figure] = better(values) if better else min(values, key=lambda value: abs(value - 1))
+    heads = ["method", "rows", "converted", *(name for name, _ in FIGURES.values()), "tentative log loss", "final"]
+    heads += ["weight mean", "max", "clipped", "ESS", "looks", "digest"]
+    rows = "".join(_method(result, name, best) for name in methods)
+    head = "".join(f"<th>{head}</th>" for head in heads)
+    return (
+        "<h2>The methods side by side</h2><p class='quiet'>All read the log once, together, from the same start "
+        f"weights. Best figures are bold.</p><div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _method(result: Result, name: str, best: dict[str, float]) -> str:
+    from stream.charts import colour
+
+    told: dict[str, Any] = result.summary["methods"][name]
+    settled, weights = told["settled"], told["weights"]
+    cells = [f"<td>{number(settled['rows'])}</td><td>{number(settled['positives'])}</td>"]
+    for figure in FIGURES:
+        mark = ' class="best"' if settled[figure] is not None and settled[figure] == best[figure] else ""
+        cells.append(f"<td{mark}>{number(settled[figure], 5 if figure == 'log_loss' else 4)}</td>")
+    more = [told["tentative"]["log_loss"], told["tentative"]["share_final"], weights["mean"], weights["max"]]
+    more += [weights["clipped_share"], weights["ess_share"], told["looks"]]
+    cells += [f"<td>{number(value)}</td>" for value in more]
+    dot = f'<span class="dot" style="background:{colour(result, name)}"></span>'
+    return f"<tr><td>{dot}{escape(name)}</td>{''.join(cells)}<td><code>{told['digest'][:12]}</code></td></tr>"
+
+
+def _section(place: int, chart: Any) -> str:
+    if chart.figure is None:
+        drawn = '<p class="empty">Nothing to draw yet: no settled rows that would show it.</p>'
+    else:
+        config = {"displaylogo": False, "responsive": True}
+        drawn = chart.figure.to_html(
+            full_html=False, include_plotlyjs=False, div_id=f"chart-{place}", config=config, include_mathjax=False
+        )
+    return f'<h2>{escape(chart.title)}</h2><p class="quiet">{escape(chart.reading)}</p>{drawn}'
+
+
+def _events(result: Result) -> str:
+    events = result.summary["events"]
+    rows = "".join(f"<tr><td>{name.replace('_', ' ')}</td><td>{times:,}</td></tr>" for name, times in events.items())
+    unknown = ", ".join(f"{name} ({times:,})" for name, times in result.summary["unknown_fields"].items())
+    reasons = "".join(f"<li>{times:,}: {escape(reason)}</li>" for reason, times in result.reasons)
+    return (
+        "<h2>What was read</h2><p class='quiet'>Read = impressions + signals + conversions + adjustments + items + "
+        "dead letters + duplicates. Late ones and those past the window are among them.</p>"
+        f"<table>{rows}</table>"
+        + (f"<p>Fields nobody knows, ignored: {escape(unknown)}</p>" if unknown else "")
+        + (f"<p>Dead letters, by reason:</p><ul>{reasons}</ul>" if reasons else "")
+    )
+
+
+def _terms() -> str:
+    terms = "".join(f"<dt>{name}</dt><dd>{escape(said)}</dd>" for name, said in TERMS.items())
+    return f"<h2>Words</h2><dl>{terms}</dl>"

@@ -1,0 +1,70 @@
+"""The docs keep up with the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from labelstore.events import ADAPTER, Adjustment, Conversion, Impression, Item, Signal
+from learner.methods import DEFAULT, METHODS
+from stream.cli import app
+
+ROOT = Path(__file__).parent.parent
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_its_section(name: str) -> None:
+    """docs/methods.md has a section for each method, that says its optimum or its weights."""
+    section = re.search(rf"^## {name}\n(.*?)(?=^## |\Z)", text("docs/methods.md"), re.M | re.S)
+    assert section
+    assert len(section[1].strip()) > 60
+
+
+def test_the_docs_name_no_method_that_is_not_there() -> None:
+    """Every section of the methods page is a method or one of the three on what they share; the default is said."""
+    sections = set(re.findall(r"^## (\S.*)$", text("docs/methods.md"), re.M))
+    assert sections == set(METHODS) | {"The delay curve", "Retractions"}
+    assert "The default." in re.search(rf"^## {DEFAULT}\n(.*?)(?=^## )", text("docs/methods.md"), re.M | re.S)[1]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("model", [Impression, Signal, Conversion, Adjustment, Item])
+def test_every_field_of_an_event_is_described(model: type) -> None:
+    """docs/log.md names every field of every event."""
+    for field in model.model_fields:  # type: ignore[attr-defined]
+        assert f"`{field}`" in text("docs/log.md"), field
+
+
+def test_the_readme_speaks_of_real_commands() -> None:
+    """Each `belated` command in the README exists, and each `make` target it names."""
+    commands = set(get_command(app).commands)  # type: ignore[attr-defined]
+    named = set(re.findall(r"belated ([a-z]+)", re.sub(r"```.*?```", "", text("README.md"), flags=re.S)))
+    assert {"validate", "backtest", "replay", "labels", "convert"} <= named
+    assert {name for name in named if name in commands} >= {"validate", "backtest", "replay", "labels", "convert"}
+    for target in re.findall(r"make ([a-z]+)", text("README.md") + text("CONTRIBUTING.md")):
+        assert re.search(rf"^{target}:", text("Makefile"), re.M), target
+
+
+def test_the_readme_shows_every_method() -> None:
+    """The table in the README has a row for each method."""
+    for name in METHODS:
+        assert re.search(rf"^\s+{name}\s+0\.\d+", text("README.md"), re.M), name
+
+
+def test_the_architecture_names_every_file() -> None:
+    """ARCHITECTURE.md lists the files of each room."""
+    tree = text("ARCHITECTURE.md").split("## The tree")[1]
+    for room in ("labelstore", "learner", "stream"):
+        (row,) = (line for line in tree.splitlines() if line.startswith(f"| `{room}/`"))
+        listed = set(re.findall(r"[a-z_]+", row.split("|")[2]))
+        assert listed == {file.stem for file in (ROOT / room).glob("*.py")} - {"__init__"}
+
+
+def test_examples_in_the_log_page_are_events() -> None:
+    """A line written by the words of docs/log.md is an event."""
+    line = b'{"type":"signal","event_id":"e","kind":"cart","at":1700000000000,"user_id":"u","item_id":"i"}'
+    assert ADAPTER.validate_json(line).type == "signal"

@@ -13,7 +13,7 @@ from learner.batch import KINDS, Batch, Look, Rows
 LEVELS = 3  # none, one, several signals of a kind
 RECENCY = 3  # no signal, an old one, one within the last eighth of the time to the first look
 STATES = LEVELS**KINDS * RECENCY
-SHRINK = 20.0  # rows for which the pooled shares count
+PRIOR = 3.0  # conversions for which the belief counts that a state says nothing
 MEMORY = 2.0**17  # settled rows after which a row counts half
 
 
@@ -54,13 +54,13 @@ def update_signals(ratio: SignalRatio, outcomes: Batch) -> SignalRatio:
 def log_ratio(ratio: SignalRatio, batch: Batch) -> Tensor:
     """log m(s | y = 1, h > e) / m(s | y = 0) of the signals s at the first look: [B] float64.
 
-    Each m is a share of settled rows, drawn towards the pooled share of the state: an unseen state says nothing.
+        ratio(s) = (late(s) + k) / (never(s) n1 / n0 + k),   k = PRIOR, n1 = sum of late, n0 = sum of never
+
+    The denominator is how many late conversions the state would have if it said nothing. k is a Gamma(k, k) prior on the
+    ratio: an unseen state says nothing, and a state is believed as far as conversions, not rows, speak for it.
     """
-    total = ratio.late + ratio.never
-    pooled = (total + 1.0 / STATES) / (total.sum() + 1.0)
-    late = (ratio.late + SHRINK * pooled) / (ratio.late.sum() + SHRINK)
-    never = (ratio.never + SHRINK * pooled) / (ratio.never.sum() + SHRINK)
-    ratios: Tensor = late.log() - never.log()
+    expected = ratio.never * ratio.late.sum() / ratio.never.sum().clamp(min=1)
+    ratios: Tensor = (ratio.late + PRIOR).log() - (expected + PRIOR).log()
     return ratios[signal_state(batch)]
 
 

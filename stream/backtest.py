@@ -128,7 +128,7 @@ def _result(log: str, loop: Loop, seconds: float, read: int) -> Result:
         loop.settings,
         ledger.read_metrics(connection),
         {
-            learner.name: judged.metrics.calibration()
+            learner.name: judged.metrics.calibration(10)
             for learner, judged in zip(loop.learners, validation.judged, strict=True)
         },
         {

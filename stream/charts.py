@@ -85,7 +85,9 @@ def delays(result: Result) -> Chart:
     if result.curve:
         ages, share = zip(*((a, f) for a, f in result.curve if a > 0), strict=True)
         figure.add_scatter(x=ages, y=share, name="delay curve, as learned", mode="lines+markers", line_color=COLOURS[0])
-    reading = "The curve is learned from conversions as they arrive. The dotted line is the first look: what is right of it comes late."
+    reading = (
+        "Learned from conversions as they arrive. The dotted line is the first look: what is right of it comes late."
+    )
     if not known and not result.curve:
         return Chart("How late conversions come", reading, None)
     figure.add_vline(x=wait or window / 10_000, line_dash="dot", line_color="#555555")

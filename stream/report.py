@@ -123,7 +123,8 @@ def _methods(result: Result) -> str:
     head = "".join(f"<th>{head}</th>" for head in heads)
     return (
         "<h2>The methods side by side</h2><p class='quiet'>All read the log once, together, from the same start "
-        f"weights. Best figures are bold.</p><div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"weights. Best figures are bold.</p><div class='scroll'><table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -147,7 +148,7 @@ def _section(place: int, chart: Any) -> str:
     if chart.figure is None:
         drawn = '<p class="empty">Nothing to draw yet: no settled rows that would show it.</p>'
     else:
-        config = {"displaylogo": False, "responsive": True}
+        config = {"displayModeBar": False, "responsive": True}
         drawn = chart.figure.to_html(
             full_html=False, include_plotlyjs=False, div_id=f"chart-{place}", config=config, include_mathjax=False
         )

@@ -1,0 +1,312 @@
+"""A learner: scores that depend on their row alone, a state that continues to the bit, weights that are accounted for."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from learner import features
+from learner.batch import KINDS, Batch, Look, Rows, cat, cat_rows, restore, tensors
+from learner.methods import METHODS
+from learner.model import BELIEF, RATE, START, ConversionModel, Shape, by_slot
+from learner.posterior import STATES, SignalRatio, init_signals, log_ratio, signal_state, update_signals
+from learner.trainer import BATCH, BLOCK, Trainer
+
+SMALL = Shape(buckets=512, slots=5, numbers=3, width=4, hidden=(8, 6))
+
+
+def rows(size: int, seed: int, shape: Shape = SMALL) -> Rows:
+    """Random rows with none to three hashed values in each slot and some missing numbers."""
+    generator = np.random.default_rng(seed)
+    counts = generator.integers(0, 2 * shape.slots, size)
+    total = int(counts.sum())
+    numbers = generator.lognormal(2, 2, (size, shape.numbers))
+    numbers[generator.random(numbers.shape) < 0.2] = np.nan
+    return Rows(
+        torch.from_numpy(generator.integers(0, shape.buckets, total)),
+        torch.from_numpy(generator.integers(0, shape.slots, total)),
+        torch.from_numpy(np.concatenate([[0], counts.cumsum()])),
+        torch.from_numpy(numbers),
+    )
+
+
+def batch(size: int, seed: int, look: Look = Look.FIRST, at: float = 1e9) -> Batch:
+    """Random looks with labels that depend on the first number."""
+    generator = np.random.default_rng(seed + 1000)
+    features_ = rows(size, seed)
+    good = torch.nan_to_num(features_.numbers[:, 0]) > 8
+    label = (torch.from_numpy(generator.random(size)) < torch.where(good, 0.6, 0.05)).to(torch.float32)
+    first = label * torch.from_numpy(generator.integers(0, 2, size)).to(torch.float32)
+    time = torch.full((size,), at, dtype=torch.float64)
+    signals = torch.from_numpy(generator.integers(0, 4, (size, KINDS))).to(torch.float32)
+    since = torch.where(signals.sum(1) > 0, torch.from_numpy(generator.random(size) * 7), -1.0)
+    elapsed = torch.full((size,), 7.0, dtype=torch.float64)
+    known = label if look is not Look.FIRST else first
+    delay = torch.where(known > 0, torch.from_numpy(generator.random(size) * 60), -1.0)
+    looks, keys = torch.full((size,), int(look)), torch.arange(size)
+    return Batch(features_, looks, keys, time, time - 7, elapsed, known, first, delay, signals, since)
+
+
+def trainer(method: str = "pq_signals", seed: int = 0) -> Trainer:
+    return Trainer(method, 7.0, 60.0, seed, SMALL)
+
+
+def taught(method: str = "pq_signals", seed: int = 0) -> Trainer:
+    """A trainer after some outcomes and steps."""
+    found = trainer(method, seed)
+    for step in range(4):
+        found.observe(batch(100, step, Look.CLOSE))
+        found.observe(batch(50, step + 50, Look.CONVERSION))
+        found.learn(batch(BATCH, step))
+    return found
+
+
+@settings(max_examples=30)
+@given(st.permutations(list(range(40))), st.lists(st.integers(1, 39), max_size=5))
+def test_a_score_depends_on_its_row_alone(order: list[int], cuts: list[int]) -> None:
+    """To the last bit, whatever rows stand beside it, before it, or in how many pieces they are scored."""
+    learner, all_rows = LEARNER, ROWS
+    whole = learner.score(all_rows)
+    index = torch.tensor(order)
+    pieces = [p for p in np.split(np.array(order), sorted(set(cuts))) if len(p)]
+    cut = torch.cat([learner.score(all_rows.take(torch.from_numpy(piece))) for piece in pieces])
+    assert torch.equal(cut, whole[index])
+
+
+LEARNER, ROWS = taught(), rows(40, 9)
+
+
+def test_long_and_short_runs_of_rows_score_alike() -> None:
+    """More rows than a block are scored as they are one by one."""
+    many = rows(2 * BLOCK + 3, 4)
+    whole = LEARNER.score(many)
+    for n in (0, 1, BLOCK - 1, BLOCK, 2 * BLOCK + 2):
+        assert torch.equal(LEARNER.score(many.take(torch.tensor([n]))), whole[n : n + 1])
+    assert LEARNER.score(many.take(torch.empty(0, dtype=torch.int64))).shape == (0,)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_restored_learner_continues_to_the_bit(method: str) -> None:
+    """Saving, restoring into a new learner of another seed and going on gives the same tensors as going on."""
+    one = taught(method)
+    saved = {name: value.clone() for name, value in one.tensors().items()}
+    other = trainer(method, seed=5)
+    other.restore(saved)
+    for learner in (one, other):
+        learner.observe(batch(80, 30, Look.CLOSE, at=2e9))
+        learner.learn(batch(BATCH, 31, at=2e9))
+    mine, theirs = one.tensors(), other.tensors()
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
+    assert one.report == other.report
+    assert one.digest() == other.digest()
+
+
+def test_seeds() -> None:
+    """Equal seeds give equal start weights for every method; another seed gives others."""
+    assert len({trainer(method).digest() for method in METHODS}) == 1
+    assert trainer(seed=1).digest() != trainer(seed=0).digest()
+
+
+def test_the_report_adds_up() -> None:
+    """Mean, max and effective sample size of the weights are those of the weights that were returned."""
+    learner = trainer("pq")
+    weights = torch.cat([learner.learn(batch(BATCH, seed)) for seed in range(3)]).double()
+    told = learner.report.weights()
+    assert told["mean"] == pytest.approx(float(weights.mean()))
+    assert told["max"] == float(weights.max())
+    assert told["ess_share"] == pytest.approx(float(weights.sum() ** 2 / weights.square().sum() / len(weights)))
+    assert learner.report.looks == 3 * BATCH
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_learning_lowers_the_loss(method: str) -> None:
+    """On rows where a number decides, every method separates them."""
+    shape = SMALL._replace(hidden=Shape().hidden)
+    learner = Trainer(method, 7.0, 60.0, 0, shape)
+    for step in range(60):
+        learner.learn(batch(BATCH, step))
+    test = batch(2000, 999, Look.CLOSE)
+    score, label = learner.score(test.rows), test.label.double()
+    assert float(score[label > 0].mean()) > 1.3 * float(score[label == 0].mean())
+
+
+def test_a_wild_number_hurts_nobody() -> None:
+    """A value of 1e9 or 1e300 leaves all weights finite and the other rows' scores as they would be without it."""
+    wild, tame = trainer("settled"), trainer("settled")
+    for step in range(5):
+        normal = batch(BATCH, step)
+        tame.learn(normal)
+        numbers = normal.rows.numbers.clone()
+        numbers[step, 0] = 1e9 if step % 2 else 1e300
+        wild.learn(normal._replace(rows=normal.rows._replace(numbers=numbers)))
+    assert all(bool(value.isfinite().all()) for value in wild.tensors().values())
+    assert torch.allclose(wild.score(ROWS), tame.score(ROWS), atol=0.02)
+
+
+def test_outcomes_move_auxiliaries_only() -> None:
+    """What auxiliary models hear changes no weight of the model."""
+    learner = trainer("esdfm")
+    before = learner.digest()
+    table = learner.auxiliaries["first_look"].table.clone()
+    learner.observe(batch(100, 1, Look.CLOSE))
+    assert learner.digest() == before
+    assert not torch.equal(table, learner.auxiliaries["first_look"].table)
+
+
+def test_one_step_is_adagrad_with_a_newton_intercept() -> None:
+    """A step equals autograd on a dense copy of the model with the update written out; unused rows do not move."""
+    model = ConversionModel(SMALL, torch.Generator().manual_seed(3))
+    data, target = batch(64, 2), batch(64, 2, Look.CLOSE).label
+    numbers = torch.nan_to_num(data.rows.numbers).log1p().float()
+    copies = {name: value.clone().requires_grad_() for name, value in model.tensors().items()}
+
+    def logits() -> torch.Tensor:
+        out = []
+        for r in range(64):
+            mine = slice(int(data.rows.ptr[r]), int(data.rows.ptr[r + 1]))
+            ids, slots = data.rows.ids[mine], data.rows.slots[mine]
+            bags = [
+                copies["table"][ids[slots == s]].mean(0) if bool((slots == s).any()) else torch.zeros(SMALL.width)
+                for s in range(SMALL.slots)
+            ]
+            x = torch.cat([*bags, numbers[r]])
+            for layer in range(2):
+                x = torch.relu(copies[f"weight{layer}"] @ x + copies[f"bias{layer}"])
+            out.append(copies["out"][0] @ x + copies["base"][0] + torch.stack(bags)[:, 0].sum())
+        return torch.stack(out)
+
+    expected = logits()
+    run = model.forward(data.rows, numbers)
+    assert torch.allclose(run.logit, expected, atol=1e-5)
+    assert torch.allclose(model.logits(data.rows, numbers), expected, atol=1e-5)
+    torch.nn.functional.binary_cross_entropy_with_logits(expected, target).backward()  # type: ignore[no-untyped-call]
+    model.step(run, torch.nn.functional.binary_cross_entropy_with_logits(run.logit, target))
+    p = torch.sigmoid(expected.detach())
+    for name, value in copies.items():
+        assert value.grad is not None
+        if name == "base":
+            moved = -64 * value.grad / (BELIEF + (p * (1 - p)).sum())
+        else:
+            moved = -RATE * value.grad / (START + value.grad.square()).sqrt()
+        assert torch.allclose(model.tensors()[name], value.detach() + moved, atol=1e-5), name
+    unused = torch.ones(SMALL.buckets, dtype=torch.bool)
+    unused[data.rows.ids] = False
+    assert torch.equal(model.table[unused], copies["table"].detach()[unused])
+
+
+def test_the_output_starts_at_the_base_rate() -> None:
+    """Before anything was learned every row scores the base rate."""
+    learner = Trainer("pq", 7.0, 60.0, 0, SMALL._replace(base_rate=0.03))
+    assert learner.score(ROWS).tolist() == pytest.approx([0.03] * 40, abs=1e-6)
+
+
+@given(st.integers(0, 1000))
+def test_values_are_grouped_by_slot(seed: int) -> None:
+    """Hashed values are ordered by row and slot, each bag in the order in which its values came."""
+    data = rows(7, seed)
+    ids, offsets = by_slot(data, SMALL.slots)
+    ends = [*offsets.tolist()[1:], len(ids)]
+    found = [ids[a:b].tolist() for a, b in zip(offsets.tolist(), ends, strict=True)]
+    expected = []
+    for r in range(7):
+        mine = slice(int(data.ptr[r]), int(data.ptr[r + 1]))
+        pairs = list(zip(data.ids[mine].tolist(), data.slots[mine].tolist(), strict=True))
+        expected += [[i for i, s in pairs if s == slot] for slot in range(SMALL.slots)]
+    assert found == expected
+
+
+@given(st.lists(st.integers(0, 19), max_size=30), st.integers(0, 20))
+def test_rows_and_batches_are_taken_and_joined_as_lists_are(index: list[int], cut: int) -> None:
+    """take, cat and the way through a checkpoint are what they are for lists of rows."""
+    whole = batch(20, 3)
+    parts = [whole.take(torch.arange(0, cut)), whole.take(torch.arange(cut, 20))]
+    joined = restore(tensors(cat(parts)))
+    assert as_lists(joined) == as_lists(whole)
+    chosen = whole.take(torch.tensor(index, dtype=torch.int64))
+    assert as_lists(chosen) == [as_lists(whole)[n] for n in index]
+    assert cat_rows([whole.rows]) is whole.rows
+
+
+def as_lists(data: Batch) -> list[tuple[object, ...]]:
+    found = []
+    for n in range(data.size):
+        mine = slice(int(data.rows.ptr[n]), int(data.rows.ptr[n + 1]))
+        numbers = [None if math.isnan(x) else x for x in data.rows.numbers[n].tolist()]
+        columns = [column[n].tolist() for column in data[1:]]
+        found.append((data.rows.ids[mine].tolist(), data.rows.slots[mine].tolist(), numbers, *columns))
+    return found
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(0, 99))
+def test_moments_are_those_of_everything_seen(sizes: list[int], seed: int) -> None:
+    """Mean and variance of sign(x) log(1 + |x|), whatever the batches, missing numbers left out."""
+    everything = np.random.default_rng(seed).normal(0, 100, (sum(sizes), 2))
+    everything[::3, 1] = np.nan
+    moments, start = features.init(2), 0
+    for size in sizes:
+        moments = features.update(moments, torch.from_numpy(everything[start : start + size]))
+        start += size
+    values = np.sign(everything) * np.log1p(np.abs(everything))
+    for column in range(2):
+        seen = values[~np.isnan(values[:, column]), column]
+        assert int(moments.seen[column]) == len(seen)
+        if len(seen):
+            assert float(moments.mean[column]) == pytest.approx(seen.mean(), abs=1e-9)
+            assert float(moments.m2[column] / moments.seen[column]) == pytest.approx(seen.var(), abs=1e-7)
+
+
+def test_standardised_numbers_are_bounded() -> None:
+    """Everything is within [-5, 5], a missing number is 0, and nothing seen yet is finite."""
+    wild = torch.tensor([[1e300, math.nan], [-1e9, 0.0]], dtype=torch.float64)
+    for moments in (features.init(2), features.update(features.init(2), wild)):
+        found = features.standardise(moments, wild)
+        assert bool((found.abs() <= 5).all())
+        assert found[0, 1] == 0
+
+
+def test_signals_say_nothing_before_anything_settled() -> None:
+    """The likelihood ratio is 1 in the beginning, and about 1 for a state that never occurred."""
+    data = batch(50, 1)
+    assert torch.equal(log_ratio(init_signals(), data), torch.zeros(50, dtype=torch.float64))
+    busy = SignalRatio(init_signals().late.clone(), init_signals().never.clone())
+    busy.late[0], busy.never[0] = 100.0, 5000.0
+    unseen = data.take(torch.nonzero(signal_state(data)).squeeze(1))
+    assert float(log_ratio(busy, unseen).abs().max()) < 0.5
+
+
+def test_the_signal_ratio_is_learned() -> None:
+    """From settled rows the ratio comes near P(cart | converts late) / P(cart | never converts)."""
+    generator = torch.Generator().manual_seed(0)
+    size = 40_000
+    data = batch(size, 1, Look.CLOSE)
+    label = (torch.rand(size, generator=generator) < 0.1).float()
+    cart = (torch.rand(size, generator=generator) < torch.where(label > 0, 0.6, 0.05)).float()
+    signals = torch.zeros(size, KINDS)
+    signals[:, 1] = cart
+    since = torch.where(cart > 0, 3.0, -1.0).double()
+    data = data._replace(label=label, first_label=torch.zeros(size), signals=signals, since=since)
+    found = log_ratio(update_signals(init_signals(), data), data)
+    assert float(found[cart > 0].mean()) == pytest.approx(math.log(0.6 / 0.05), abs=0.1)
+    assert float(found[cart == 0].mean()) == pytest.approx(math.log(0.4 / 0.95), abs=0.1)
+
+
+def test_only_observed_negatives_that_settled_teach_the_ratio() -> None:
+    """Conversions, and rows converted by their first look, leave the signal table as it is."""
+    late = batch(50, 1, Look.CONVERSION)
+    early = batch(50, 1, Look.CLOSE)._replace(first_label=torch.ones(50))
+    for outcomes in (late, early):
+        found = update_signals(init_signals(), outcomes)
+        assert float(found.late.sum() + found.never.sum()) == 0
+
+
+def test_states_of_signals_are_told_apart() -> None:
+    """Each combination of none, one, several of each kind has a number of its own, within the table."""
+    levels = torch.cartesian_prod(*[torch.arange(3)] * KINDS).float()
+    data = batch(len(levels), 1)._replace(signals=levels, since=torch.full((len(levels),), -1.0).double())
+    states = signal_state(data)
+    assert len(states.unique()) == len(levels)  # type: ignore[no-untyped-call]
+    assert int(states.max()) < STATES

@@ -116,7 +116,7 @@ class Trainer:
     def tensors(self) -> dict[str, Tensor]:
         """All that this learner is, by name."""
         found = {f"model.{name}": value for name, value in self.model.tensors().items()}
-        found |= {f"adagrad.{name}": value for name, value in self.model.squares.items()}
+        found |= {f"memory.{name}": value for name, value in self.model.memory.items()}
         found |= {f"moments.{name}": value for name, value in self.moments._asdict().items()}
         for auxiliary, state in self.auxiliaries.items():
             found |= {f"{auxiliary}.{name}": value for name, value in state._asdict().items()}
@@ -127,7 +127,7 @@ class Trainer:
         """Become the learner that gave these `tensors`."""
         for name, value in self.model.tensors().items():
             value.copy_(found[f"model.{name}"])
-            self.model.squares[name].copy_(found[f"adagrad.{name}"])
+            self.model.memory[name].copy_(found[f"memory.{name}"])
         self.moments = features.Moments(*(found[f"moments.{name}"] for name in features.Moments._fields))
         for auxiliary, state in self.auxiliaries.items():
             self.auxiliaries[auxiliary] = type(state)(*(found[f"{auxiliary}.{name}"] for name in state._fields))

@@ -91,7 +91,7 @@ def delays(result: Result) -> Chart:
     if not known and not result.curve:
         return Chart("How late conversions come", reading, None)
     figure.add_vline(x=wait or window / 10_000, line_dash="dot", line_color="#555555")
-    ticks = {name: at for name, at in TICKS.items() if window / 10_000 <= at <= window / 1.5}
+    ticks: dict[str, float] = {name: at for name, at in TICKS.items() if window / 10_000 <= at <= window / 1.5}
     ticks[spell(result.settings.window)] = window
     figure.update_xaxes(type="log", tickvals=list(ticks.values()), ticktext=list(ticks))
     figure.update_yaxes(tickformat=".0%", range=[0, 1.02])

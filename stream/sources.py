@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 LONGEST = 1_000_001  # bytes kept of one line; the codec refuses what is longer than a record may be
 ENVELOPE = re.compile(rb'\s*\{\s*"(?:timestamp|key|value)"\s*:')
@@ -181,12 +181,41 @@ def _open(file: Path) -> IO[bytes]:
     if file.suffix == ".gz":
         return io.BufferedReader(gzip.open(file, "rb"))
     if file.suffix == ".zst":
+        return io.BufferedReader(_Zstandard(file))
+    return file.open("rb", buffering=1 << 20)
+
+
+class _Zstandard(io.RawIOBase):
+    """A .zst file as bytes; one that is cut off ends in EOFError, as a .gz does."""
+
+    def __init__(self, file: Path) -> None:
         try:
-            import zstandard
+            from zstandard import ZstdDecompressor
         except ImportError:
             raise SourceError(f"{file}: reading .zst needs an extra; pip install 'belated[zstd]'") from None
-        return io.BufferedReader(zstandard.open(file, "rb"))
-    return file.open("rb", buffering=1 << 20)
+        self._new = ZstdDecompressor().decompressobj
+        self._frame, self._packed, self._ready = self._new(), file.open("rb"), b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            packed = self._frame.unused_data or self._packed.read(1 << 16)
+            if self._frame.eof:
+                self._frame = self._new()
+                if not packed:
+                    return 0
+            elif not packed:
+                raise EOFError
+            self._ready = self._frame.decompress(packed)
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
+
+    def close(self) -> None:
+        self._packed.close()
+        super().close()
 
 
 def _lines(file: Path) -> Iterator[bytes]:

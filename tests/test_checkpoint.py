@@ -1,0 +1,161 @@
+"""What a commit promises: a file that is not the row's is refused, and a stop between two steps costs nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from labelstore import ledger
+from labelstore.store import existing
+from labelstore.tables import checkpoints
+from strategies import DAY, HOUR, T0, lines
+from stream.backtest import backtest, checkpoint_folder
+from stream.checkpoint import KEEP, CheckpointError, Checkpoints
+from stream.loop import Loop
+from stream.settings import Settings
+from stream.sources import ListSource
+
+SETTINGS = Settings(methods=("pq_signals", "esdfm"), window=2 * DAY, wait=5 * HOUR)
+EVENTS = [
+    {
+        "type": "impression",
+        "impression_id": f"i{n}",
+        "at": T0 + n * HOUR // 12,
+        "features": {"n": n % 7, "s": str(n % 3)},
+    }
+    for n in range(900)
+] + [
+    {
+        "type": "conversion",
+        "event_id": f"c{n}",
+        "kind": "purchase",
+        "at": T0 + (n + 90) * HOUR // 12,
+        "impression_id": f"i{n}",
+    }
+    for n in range(0, 800, 9)
+]
+EVENTS.sort(key=lambda event: int(str(event["at"])))
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/store.db"
+
+
+def run(url: str | None, settings: Settings = SETTINGS, upto: int = len(EVENTS)) -> dict[str, Any]:
+    source = ListSource({("events", 0): lines(EVENTS[:upto])})
+    return backtest("log", source, settings, store=url, poll=50, every=100).summary["methods"]  # type: ignore[no-any-return]
+
+
+def newest_file(url: str) -> Path:
+    with existing(url) as connection:
+        row = ledger.newest(connection)
+    assert row is not None
+    return checkpoint_folder(url) / row.file
+
+
+def test_a_torn_file_is_refused(url: str) -> None:
+    """A checkpoint file that lost its end is refused, with its path and the remedy."""
+    run(url)
+    file = newest_file(url)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"sha256 differs.*restore it from a backup, or rebuild") as error:
+        run(url)
+    assert str(file) in str(error.value)
+
+
+def test_a_foreign_file_is_refused(url: str) -> None:
+    """The file of an earlier checkpoint under the newest one's name is refused: the label rows stand further on."""
+    run(url)
+    file = newest_file(url)
+    older = sorted(file.parent.glob("*.safetensors"), key=lambda f: int(f.stem))[0]
+    file.write_bytes(older.read_bytes())
+    with pytest.raises(CheckpointError, match="sha256 differs"):
+        run(url)
+
+
+def test_a_missing_file_is_refused(url: str) -> None:
+    """A checkpoint without its file is refused, not skipped."""
+    run(url)
+    newest_file(url).unlink()
+    with pytest.raises(CheckpointError, match="is gone; restore it"):
+        run(url)
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"wait": HOUR}, {"methods": ("pq",)}, {"lateness": 1}, {"strict": True}]
+)
+def test_other_settings_are_refused(url: str, change: dict[str, Any]) -> None:
+    """A store is continued only under the settings it was written with; the message names the one that differs."""
+    run(url)
+    with pytest.raises(CheckpointError, match=rf"with {next(iter(change))} = .* another --store"):
+        run(url, SETTINGS.model_copy(update=change))
+
+
+def test_the_last_files_are_kept(url: str) -> None:
+    """After many commits the folder holds the newest files, one for each row that is left."""
+    run(url)
+    folder = checkpoint_folder(url)
+    with existing(url) as connection:
+        files = set(connection.execute(select(checkpoints.c.file)).scalars())
+        assert connection.execute(select(func.max(checkpoints.c.n))).scalar_one() > 2 * KEEP
+    assert {file.name for file in folder.iterdir()} == files
+    assert len(files) == KEEP
+
+
+class Stopped(Exception):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("step", ["before the file", "before the row", "before the commit", "after the commit"])
+@pytest.mark.parametrize("commit", [1, 4])
+def test_stopped_at_any_step_of_a_commit(url: str, monkeypatch: pytest.MonkeyPatch, step: str, commit: int) -> None:
+    """Stopped before or after any step of any commit, a run that goes on ends with the same weights and figures."""
+    expected = run(None)
+    count = 0
+
+    def stop(*_: Any) -> bool:
+        nonlocal count
+        count += 1
+        if count == commit:
+            raise Stopped
+        return True
+
+    with monkeypatch.context() as patch:
+        if step == "before the file":
+            save = Checkpoints.save
+            patch.setattr(Checkpoints, "save", lambda self, t, p: (stop(), save(self, t, p)))
+        elif step == "before the row":
+            record = ledger.record
+            patch.setattr(ledger, "record", lambda c, row, keep: (stop(), record(c, row, keep))[1])
+        elif step == "before the commit":
+            from labelstore.store import LabelStore
+
+            commit_ = LabelStore.commit
+            patch.setattr(LabelStore, "commit", lambda self: (stop(), commit_(self)))
+        else:
+            patch.setattr(ListSource, "commit", stop)
+        with pytest.raises(Stopped):
+            run(url)
+    assert run(url) == expected
+
+
+def test_a_run_that_stops_between_commits_goes_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever happened after the last commit is done again, once."""
+    expected = run(None)
+    advance = Loop._advance
+    calls = 0
+
+    def stop(self: Loop, watermark: int) -> None:
+        nonlocal calls
+        calls += 1
+        advance(self, watermark)
+        if calls == 13:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_advance", stop)
+        with pytest.raises(Stopped):
+            run(url)
+    assert run(url) == expected

@@ -1,0 +1,85 @@
+"""The page: self-contained, safe, the same bytes, and honest when there is nothing to say."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learner.methods import METHODS
+from strategies import DAY, HOUR, lines
+from stream.backtest import Result, backtest
+from stream.settings import Settings
+from stream.sources import ListSource
+from test_loop import shop
+
+pytest.importorskip("plotly", reason="needs the extra `report`: pip install 'belated[report]'")
+
+
+def result(events: list[dict[str, Any]], log: str = "log", methods: tuple[str, ...] = tuple(METHODS)) -> Result:
+    settings = Settings(methods=methods, window=2 * DAY, wait=5 * HOUR)
+    return backtest(log, ListSource({("events", 0): [*lines(events), b"{"]}), settings)
+
+
+@pytest.fixture(scope="module")
+def full() -> Result:
+    return result(shop(1500, seed=1))
+
+
+def page(told: Result, folder: Path) -> str:
+    from stream.report import write
+
+    write(told, folder / "report.html")
+    assert [file.name for file in folder.iterdir()] == ["report.html"]
+    return (folder / "report.html").read_text()
+
+
+def test_the_page_is_self_contained(full: Result, tmp_path: Path) -> None:
+    """Nothing is loaded from anywhere: no src, no stylesheet, one script library inside."""
+    text = page(full, tmp_path)
+    outside = re.sub(r"<script.*?</script>", "", text, flags=re.S)
+    assert not re.search(r"""(src|href)\s*=""", outside)
+    assert not re.search(r"<script[^>]+src", text)
+    assert text.count('id="chart-') == 5
+
+
+def test_the_same_result_gives_the_same_bytes(full: Result, tmp_path: Path) -> None:
+    """Writing twice gives one text."""
+    assert page(full, tmp_path) == page(full, tmp_path)
+
+
+def test_words_of_the_log_are_escaped(tmp_path: Path) -> None:
+    """Markup in a name does not become markup."""
+    text = page(result(shop(50, seed=2), log="<script>alert(1)</script>", methods=("pq",)), tmp_path)
+    assert "<script>alert(1)" not in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_the_table_says_what_the_json_says(full: Result, tmp_path: Path) -> None:
+    """Log loss, AUC, looks and digest of every method are on the page."""
+    text = page(full, tmp_path)
+    for name, told in full.summary["methods"].items():
+        assert name in text
+        assert f"{told['settled']['log_loss']:.5f}" in text
+        assert f"{told['settled']['auc']:.4f}" in text
+        assert told["digest"][:12] in text
+
+
+@pytest.mark.parametrize("events", [[], shop(30, seed=3, days=0.2)])
+def test_a_log_that_has_not_settled_is_said_to_be_so(events: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Without settled rows the page stands and says what is missing."""
+    text = page(result(events, methods=("pq_signals", "vanilla")), tmp_path)
+    assert "No row is settled yet" in text
+    assert "Nothing to draw yet" in text
+
+
+def test_the_verdict_is_honest(full: Result) -> None:
+    """Differences under half a percent are not called differences; the best is the one with the lowest loss."""
+    from stream.report import verdict
+
+    losses = {name: told["settled"]["log_loss"] for name, told in full.summary["methods"].items()}
+    best = min(losses, key=lambda name: losses[name])
+    said = verdict(full)
+    assert said.startswith(f"{best} predicts best")
+    near = [name for name, loss in losses.items() if name != best and loss / losses[best] < 1.005]
+    assert ("hardly be told" in said) == bool(near)

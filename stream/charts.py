@@ -69,8 +69,13 @@ def calibration(result: Result) -> Chart:
     if not seen:
         return Chart("Calibration", reading, None)
     _diagonal(figure, min(seen), max(seen))
-    figure.update_xaxes(type="log", tickformat="~%")
-    figure.update_yaxes(type="log", tickformat="~%")
+    ticks = {
+        "type": "log",
+        "tickformat": "~%",
+        "tickvals": [b * 10.0**e for e in range(-5, 0) for b in (1, 2, 5)] + [1.0],
+    }
+    figure.update_xaxes(**ticks)
+    figure.update_yaxes(**ticks)
     return Chart("Does a score of 5 % mean 5 %?", reading, figure)
 
 

@@ -41,6 +41,7 @@ th { color: #57606a; font-weight: 600 }
 .dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .45em }
 .empty { padding: 1.2rem; background: #f6f8fa; color: #57606a; border-radius: 6px }
 dt { font-weight: 600 }
+.plotly-graph-div { max-width: 100% }
 dd { margin: 0 0 .5rem 0 }
 @media print { main { max-width: none } h2 { break-after: avoid } }
 """
@@ -105,9 +106,10 @@ def verdict(result: Result) -> str:
     others = {name: loss / known[best] - 1 for name, loss in known.items() if name != best}
     near = [name for name, gap in others.items() if gap < 0.005]
     close = f" {', '.join(near)} can hardly be told from it (under 0.5 %)." if near else ""
-    base = "settled" if "settled" in others else max(others, key=lambda name: others[name])
-    against = " (waiting for final labels)" if base == "settled" else ""
-    return f"{best} predicts best: the settled log loss of {base}{against} is {others[base]:.1%} higher.{close}"
+    base = "settled" if "settled" in others else min(others, key=lambda name: others[name])
+    waits = ", which waits for final labels," if "settled" in (best, base) else ""
+    first, second = (waits, "") if best == "settled" else ("", waits)
+    return f"{best}{first} predicts best: the settled log loss of {base}{second} is {others[base]:.1%} higher.{close}"
 
 
 def _methods(result: Result) -> str:

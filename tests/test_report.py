@@ -80,6 +80,7 @@ def test_the_verdict_is_honest(full: Result) -> None:
     losses = {name: told["settled"]["log_loss"] for name, told in full.summary["methods"].items()}
     best = min(losses, key=lambda name: losses[name])
     said = verdict(full)
-    assert said.startswith(f"{best} predicts best")
+    assert said.startswith(best)
+    assert "predicts best" in said
     near = [name for name, loss in losses.items() if name != best and loss / losses[best] < 1.005]
     assert ("hardly be told" in said) == bool(near)

@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from multiprocessing import Process
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,9 @@ def main() -> None:
     for records in map(int, given.rows.split(",")):
         with tempfile.TemporaryDirectory() as place:
             log = Path(place) / "log.jsonl"
-            write(log, records)
+            writer = Process(target=write, args=(log, records))  # its memory would be counted as the child's
+            writer.start()
+            writer.join()
             figures = []
             for run in range(given.runs):
                 folder = Path(place) / str(run)

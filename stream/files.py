@@ -1,0 +1,166 @@
+"""The embedded log: JSON lines on disk.
+
+    folder/topic/partition.jsonl        also .jsonl.gz, and .jsonl.zst with the extra `zstd`
+    file.jsonl                          one file is one partition, 0, of the topic named like the file
+
+A line is an event, or an envelope ``{"timestamp": ms, "key": "...", "value": event}``. Its offset is its line number.
+"""
+
+import gzip
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from stream.sources import Partition, Record, SourceError
+
+LONGEST = 1_000_001  # bytes kept of one line; the codec refuses what is longer than a record may be
+ENVELOPE = re.compile(rb'\s*\{\s*"(?:timestamp|key|value)"\s*:')
+CUT_OFF = b"(the compressed file is cut off here)"
+
+
+class FileSource:
+    """A log on disk, read from its beginning or from where `seek` said.
+
+    Raises:
+        SourceError: there is no such log, or it holds no partition.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._files = _discover(path)
+        self._turn = 0
+        self.seek({})
+
+    def partitions(self) -> list[Partition]:
+        return list(self._files)
+
+    def poll(self, limit: int, paused: frozenset[Partition] = frozenset()) -> list[Record]:
+        """Reads one partition after the other, in turn, so that none falls far behind."""
+        ready = [p for p in self._files if p not in paused and p not in self._ended]
+        if not ready:
+            return []
+        self._turn += 1
+        partition = ready[self._turn % len(ready)]
+        found: list[Record] = []
+        for record in self._lines[partition]:
+            found.append(record)
+            if len(found) == limit:
+                return found
+        self._ended.add(partition)
+        return found or self.poll(limit, paused)
+
+    def seek(self, offsets: Mapping[Partition, int]) -> None:
+        self._ended: set[Partition] = set()
+        self._lines = {p: _records(p, file, offsets.get(p, 0)) for p, file in self._files.items()}
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """A file keeps no offsets."""
+
+    def end_offsets(self) -> dict[Partition, int]:
+        return {p: sum(1 for _ in _lines(file)) for p, file in self._files.items()}
+
+    def exhausted(self) -> frozenset[Partition]:
+        return frozenset(self._ended)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the log on disk."""
+        return sum(file.stat().st_size for file in self._files.values())
+
+
+def _discover(path: Path) -> dict[Partition, Path]:
+    if path.is_file():
+        return {Partition(path.name.split(".")[0], 0): path}
+    if not path.is_dir():
+        raise SourceError(f"{path}: there is no such log; give a folder topic/partition.jsonl or one .jsonl file")
+    found: dict[Partition, Path] = {}
+    for file in sorted(path.glob("*/*")):
+        name, _, ending = file.name.partition(".")
+        if ending in ("jsonl", "jsonl.gz", "jsonl.zst") and name.isdigit():
+            partition = Partition(file.parent.name, int(name))
+            if partition in found:
+                raise SourceError(f"{file}: the partition is there twice, also as {found[partition]}; remove one")
+            found[partition] = file
+    if not found:
+        raise SourceError(f"{path}: holds no partition; expected files like {path}/events/0.jsonl (.gz, .zst)")
+    return dict(sorted(found.items()))
+
+
+def _open(file: Path) -> IO[bytes]:
+    if file.suffix == ".gz":
+        return io.BufferedReader(gzip.open(file, "rb"))
+    if file.suffix == ".zst":
+        return io.BufferedReader(_Zstandard(file))
+    return file.open("rb", buffering=1 << 20)
+
+
+class _Zstandard(io.RawIOBase):
+    """A .zst file as bytes; one that is cut off ends in EOFError, as a .gz does."""
+
+    def __init__(self, file: Path) -> None:
+        try:
+            from zstandard import ZstdDecompressor
+        except ImportError:
+            raise SourceError(f"{file}: reading .zst needs an extra; pip install 'belated[zstd]'") from None
+        self._new = ZstdDecompressor().decompressobj
+        self._frame, self._packed, self._ready = self._new(), file.open("rb"), b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            packed = self._frame.unused_data or self._packed.read(1 << 16)
+            if self._frame.eof:
+                self._frame = self._new()
+                if not packed:
+                    return 0
+            elif not packed:
+                raise EOFError
+            self._ready = self._frame.decompress(packed)
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
+
+    def close(self) -> None:
+        self._packed.close()
+        super().close()
+
+
+def _lines(file: Path) -> Iterator[bytes]:
+    """The lines of a file, without their ends; of an endless line only the beginning."""
+    with _open(file) as stream:
+        try:
+            while line := stream.readline(LONGEST):
+                rest = line
+                while not rest.endswith(b"\n") and len(rest) == LONGEST:
+                    rest = stream.readline(LONGEST)
+                yield line.rstrip(b"\r\n")
+        except (EOFError, OSError, gzip.BadGzipFile):
+            yield CUT_OFF
+
+
+def _records(partition: Partition, file: Path, start: int) -> Iterator[Record]:
+    for offset, line in enumerate(_lines(file)):
+        if offset < start or not line:
+            continue
+        timestamp, key, value = (ENVELOPE.match(line) and _unwrap(line)) or (None, None, line)
+        yield Record(partition.topic, partition.partition, offset, timestamp, key, value)
+
+
+def _unwrap(line: bytes) -> tuple[int | None, bytes | None, bytes] | None:
+    try:
+        envelope = json.loads(line)
+    except ValueError:
+        return None
+    if "type" in envelope or "value" not in envelope:
+        return None
+    timestamp, key, value = envelope.get("timestamp"), envelope.get("key"), envelope["value"]
+    inner = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return (
+        timestamp if isinstance(timestamp, int) else None,
+        key.encode() if isinstance(key, str) else None,
+        inner.encode(),
+    )

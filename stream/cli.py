@@ -183,7 +183,8 @@ def labels_show(
                 f"impression {impression_id!r}: the store {store} has no such impression; it has, for example: {some}"
             )
         settings = checkpoint.settings
-        terminal.life(found, settings["methods"], settings["window"])
+        passed = checkpoint.progress["passed"]
+        terminal.life(found, settings["methods"], settings["target"], settings["window"], passed)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from labelstore.life import Life
-from labelstore.observations import Look
+from labelstore.observations import Credit, Look, label_at, look_at
 from stream.check import Findings
 from stream.settings import spell
 
@@ -113,8 +113,8 @@ def findings(told: Findings) -> None:
         )
 
 
-def life(told: Life, learners: Sequence[str], window: int) -> None:
-    """What `belated labels show` says."""
+def life(told: Life, learners: Sequence[str], target: str, window: int, passed: int) -> None:
+    """What `belated labels show` says. ``passed``: event time the store has reached, ms."""
     shown = told.impression
     out.print(f"impression {shown['id']}", style="bold", markup=False)
     for name in ("user_id", "item_id", "context_item_id", "served"):
@@ -138,14 +138,20 @@ def life(told: Life, learners: Sequence[str], window: int) -> None:
         look = Look(row["look"]).name.lower()
         said = f"{learners[row['learner']]} learns label {row['label']} with weight {row['weight']:.5f} ({look} look)"
         events.append((row["at"], said))
-    events.append((max(shown["at"] + window, shown["known_at"]), "attribution window closes: settled"))
+    close = look_at(window, shown["at"], shown["known_at"])
+    credits = [Credit(*(row[n] for n in Credit._fields)) for row in told.conversions if row["kind"] == target]
+    verdict = "converted" if label_at(close, credits) else "not converted"
+    ends = f"window closes, settled: {verdict}" if close < passed else "window closes; not reached yet, tentative"
+    events.append((close, f"attribution {ends}"))
     for at, said in sorted(events, key=lambda event: event[0]):
         out.print(f"  {when(at):<23}  {said}", markup=False, highlight=False)
 
 
 def _since(row: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
-    behind = f", known {spell(row['known_at'] - row['at'])} later" if row["known_at"] > row["at"] else ""
-    return f", {spell(row['at'] - shown['at'])} after it was shown{behind}"
+    behind = (
+        f", known {timedelta(milliseconds=row['known_at'] - row['at'])} later" if row["known_at"] > row["at"] else ""
+    )
+    return f", {timedelta(milliseconds=row['at'] - shown['at'])} after it was shown{behind}"
 
 
 def converted(dst: str, summary: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from labelstore import passing
@@ -22,7 +22,7 @@ from labelstore.due import Target
 from labelstore.events import Event
 from labelstore.observations import Schedule
 from labelstore.retention import DAY, delete_known_before
-from labelstore.tables import adjustments, checkpoints, conversions, impressions, looks, metadata, predictions, signals
+from labelstore.tables import checkpoints, looks, metadata, predictions
 
 
 class StoreError(Exception):
@@ -47,7 +47,7 @@ class LabelStore:
         self.engine = open_engine(url)
         metadata.create_all(self.engine)
         self.connection: Connection = self.engine.connect()
-        self._seq = self._last_seq()
+        self.seq = 0  # of the last record that passed; whoever goes on from a commit sets it
 
     def close(self) -> None:
         """Leave; what was not committed is gone."""
@@ -58,14 +58,9 @@ class LabelStore:
         """Make everything since the last commit durable, as one."""
         self.connection.commit()
 
-    def _last_seq(self) -> int:
-        tables = (impressions, signals, conversions, adjustments)
-        found = [self.connection.execute(select(func.max(t.c.seq))).scalar() for t in tables]
-        return max((seq for seq in found if seq is not None), default=0)
-
     def pass_on(self, facts: Sequence[tuple[int, Event]]) -> tuple[list[passing.Shown], Counter[str]]:
         """Take records that pass now, as (known_at, event) in their one order; see `passing.pass_on`."""
-        shown, counts, self._seq = passing.pass_on(self.connection, facts, self._seq, self.windows)
+        shown, counts, self.seq = passing.pass_on(self.connection, facts, self.seq, self.windows)
         return shown, counts
 
     def target(self, kind: str, schedules: Sequence[Schedule]) -> Target:

@@ -183,6 +183,7 @@ class Loop:
         return {
             "offsets": [[*place, offset] for place, offset in sorted(self._offsets.items())],
             **self.clocks.state(),
+            "seq": self.store.seq,
             "passed": self._passed,
             "midnight": self._midnight,
             "last": self._last,
@@ -200,6 +201,7 @@ class Loop:
         self._offsets = {Partition(topic, partition): offset for topic, partition, offset in progress["offsets"]}
         self.clocks.restore(progress["clocks"], progress["latest"], progress["watermark"])
         self._passed, self._midnight, self._last = progress["passed"], progress["midnight"], progress["last"]
+        self.store.seq = progress["seq"]
         self.counts.update(progress["counts"])
         self.codec.unknown.update(progress["unknown"])
         self.assembler.restore(progress["features"])

@@ -14,7 +14,7 @@ from stream.backtest import backtest, checkpoint_folder
 from stream.checkpoint import KEEP, CheckpointError, Checkpoints
 from stream.loop import Loop
 from stream.settings import Settings
-from stream.sources import ListSource
+from stream.sources import ListSource, Partition, Record
 
 SETTINGS = Settings(methods=("pq_signals", "esdfm"), window=2 * DAY, wait=5 * HOUR)
 EVENTS = [
@@ -34,6 +34,10 @@ EVENTS = [
         "impression_id": f"i{n}",
     }
     for n in range(0, 800, 9)
+]
+EVENTS += [
+    {"type": "item", "item_id": f"p{n % 9}", "at": T0 + n * HOUR // 12, "features": {"stock": n}}
+    for n in range(0, 900, 4)
 ]
 EVENTS.sort(key=lambda event: int(str(event["at"])))
 
@@ -159,3 +163,30 @@ def test_a_run_that_stops_between_commits_goes_on(url: str, monkeypatch: pytest.
         with pytest.raises(Stopped):
             run(url)
     assert run(url) == expected
+
+
+def test_numbers_of_records_go_on(url: str) -> None:
+    """A commit that ends in items goes on numbering where it was: looks of one ms keep their turns."""
+    items = [{"type": "item", "item_id": f"p{n}", "at": T0 + n, "features": {}} for n in range(150)]
+    at = T0 + HOUR
+    shown = [
+        {"type": "impression", "impression_id": f"i{n}", "at": at, "features": {"n": n % 7, "s": str(n)}}
+        for n in range(600)
+    ]
+    bought = [
+        {"type": "conversion", "event_id": f"c{n}", "kind": "purchase", "at": at + n, "impression_id": f"i{n}"}
+        for n in range(0, 600, 3)
+    ]
+    last = [{"type": "item", "item_id": "end", "at": at + 3 * DAY, "features": {}}]
+
+    class Cut(ListSource):
+        def poll(self, limit: int, paused: frozenset[Partition] = frozenset()) -> list[Record]:
+            if self._next[Partition("events", 0)] >= 120:
+                raise Stopped
+            return super().poll(limit, paused)
+
+    log = {("events", 0): lines([*items, *shown, *bought, *last])}
+    expected = backtest("log", ListSource(log), SETTINGS, poll=10, every=20).summary["methods"]
+    with pytest.raises(Stopped):
+        backtest("log", Cut(log), SETTINGS, store=url, poll=10, every=20)
+    assert backtest("log", ListSource(log), SETTINGS, store=url, poll=10, every=20).summary["methods"] == expected

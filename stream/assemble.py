@@ -51,7 +51,8 @@ class Assembler:
     def meet(self, kinds: Iterable[str]) -> None:
         """Kinds of signal get their places in the order in which they pass."""
         for kind in kinds:
-            self.kinds.setdefault(kind, len(self.kinds))
+            if len(self.kinds) < KINDS - 1:
+                self.kinds.setdefault(kind, len(self.kinds))
 
     def rows(self, features: Iterable[Features]) -> Rows:
         """Encoded features, one row each."""
@@ -65,13 +66,12 @@ class Assembler:
             start = (len(ptr) - 1) * width
             for name, value in row.items():
                 if isinstance(value, (int, float)):
-                    column = self.columns.setdefault(name, len(self.columns))
-                    if column < width:
+                    if (column := _place(self.columns, name, width)) < width:
                         cells.append(start + column)
                         values.append(value)
                         continue
                     value = f"{math.copysign(math.log1p(abs(value)), value):.0f}"
-                slot = min(self.slots.setdefault(name, len(self.slots)), last)
+                slot = _place(self.slots, name, last)
                 for text in value if isinstance(value, list) else (value,):
                     ids.append(bucket(name, text, buckets))
                     slots.append(slot)
@@ -104,10 +104,18 @@ class Assembler:
         counts = np.zeros((len(seen.at), KINDS), dtype=np.float32)
         since = np.full(len(seen.at), -1.0)
         for row, kind, age in seen.signals:
-            counts[row, min(self.kinds[kind], KINDS - 1)] += 1
+            counts[row, self.kinds.get(kind, KINDS - 1)] += 1
             if since[row] < 0 or age / 1000 < since[row]:
                 since[row] = age / 1000
         return counts, since
+
+
+def _place(places: dict[str, int], name: str, most: int) -> int:
+    """The place of a name, given in order of arrival; ``most`` for all that come when the places are taken."""
+    place = places.get(name, len(places))
+    if place < most and place == len(places):
+        places[name] = place
+    return place
 
 
 def _whole(values: list[int]) -> torch.Tensor:

@@ -9,6 +9,7 @@ from stream.codec import Codec, DeadLetter
 from stream.sources import Partition, Source
 from stream.watermark import Watermark
 
+REASONS, FURTHER = 1000, "(further reasons)"  # of dead letters told apart
 EXAMPLES = 3  # dead letters shown for each reason
 REMEMBERED = 2_000_000  # ids; beyond, duplicates and references are not looked for, and the check says so
 
@@ -64,8 +65,9 @@ class _Reader:
     def refuse(self, letter: DeadLetter) -> None:
         self.read += 1
         self._counts["dead_letters"] += 1
-        self._refused[letter.reason] += 1
-        examples = self._reasons.setdefault(letter.reason, []) if len(self._reasons) < 1000 else []
+        reason = letter.reason if letter.reason in self._refused or len(self._refused) < REASONS else FURTHER
+        self._refused[reason] += 1
+        examples = self._reasons.setdefault(reason, [])
         if len(examples) < EXAMPLES:
             examples.append((letter.record.topic, letter.record.partition, letter.record.offset))
 

@@ -4,16 +4,19 @@ What cannot be read is a dead letter: it is kept with its origin and a reason a 
 A field that nobody knows is ignored and counted; ``strict`` refuses the record instead.
 """
 
+import re
 from collections import Counter
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from labelstore.events import ADAPTER, EARLIEST, LATEST, Event
+from labelstore.events import ADAPTER, EARLIEST, LATEST, Event, Impression
 from stream.sources import Record
 
 DAY = 86_400_000
 LIMIT = 1_000_000  # bytes of one record
+NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+NAMES, MORE = 1000, "(further names)"  # unknown fields told apart
 FEATURE = "expected a number, a string of at most 1000 characters or a list of strings"
 
 
@@ -39,20 +42,25 @@ class Codec:
             event = ADAPTER.validate_json(record.value)
         except ValidationError as error:
             return DeadLetter(record, explain(error))
+        if NUL.search(record.value):
+            return DeadLetter(record, "a string holds the character NUL (\\u0000), which no database keeps; remove it")
         if record.timestamp is not None and event.at > record.timestamp + DAY:
             return DeadLetter(
                 record, f"at: {event.at} is more than a day past the record's own timestamp {record.timestamp}"
             )
-        if event.model_extra and (refused := self._unknown(event)):
-            return DeadLetter(record, refused)
+        if (names := _unknown(event)) and self.strict:
+            return DeadLetter(record, f"{names[0]}: unknown field; remove it, or read with strict off")
+        for name in names[:10]:
+            self.unknown[name if name in self.unknown or len(self.unknown) < NAMES else MORE] += 1
         return event
 
-    def _unknown(self, event: Event) -> str | None:
-        names = sorted(event.model_extra or ())
-        if self.strict:
-            return f"{event.type}.{names[0]}: unknown field; remove it, or read with strict off"
-        self.unknown.update(f"{event.type}.{name}"[:100] for name in names[:10])
-        return None
+
+def _unknown(event: Event) -> list[str]:
+    """The fields of an event that nobody knows, as ``type.field``."""
+    if isinstance(event, Impression) and event.served and event.served.model_extra:
+        inside = [f"impression.served.{name}"[:100] for name in sorted(event.served.model_extra)]
+        return [f"impression.{name}"[:100] for name in sorted(event.model_extra or ())] + inside
+    return [f"{event.type}.{name}"[:100] for name in sorted(event.model_extra)] if event.model_extra else []
 
 
 def explain(error: ValidationError) -> str:
@@ -77,9 +85,8 @@ def _sentence(kind: str, place: str, message: str, value: Any) -> str:
     if kind == "dict_type" and not place:
         return f"expected one JSON object, got {shown}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        return "type: expected impression, signal, conversion, adjustment or item" + (
-            f", got {value.get('type')!r}"[:80] if isinstance(value, dict) and "type" in value else ", got nothing"
-        )
+        got = repr(value["type"])[:60] if isinstance(value, dict) and "type" in value else "nothing"
+        return f"type: expected impression, signal, conversion, adjustment or item, got {got}"
     if kind == "missing":
         return f"{place}: missing"
     if ".features." in place:

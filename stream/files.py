@@ -8,11 +8,13 @@ A line is an event, or an envelope ``{"timestamp": ms, "key": "...", "value": ev
 
 import gzip
 import io
-import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
+
+from pydantic_core import from_json, to_json
 
 from stream.sources import Partition, Record, SourceError
 
@@ -38,18 +40,14 @@ class FileSource:
 
     def poll(self, limit: int, paused: frozenset[Partition] = frozenset()) -> list[Record]:
         """Reads one partition after the other, in turn, so that none falls far behind."""
-        ready = [p for p in self._files if p not in paused and p not in self._ended]
-        if not ready:
-            return []
-        self._turn += 1
-        partition = ready[self._turn % len(ready)]
         found: list[Record] = []
-        for record in self._lines[partition]:
-            found.append(record)
-            if len(found) == limit:
-                return found
-        self._ended.add(partition)
-        return found or self.poll(limit, paused)
+        while not found and (ready := [p for p in self._files if p not in paused and p not in self._ended]):
+            self._turn += 1
+            partition = ready[self._turn % len(ready)]
+            found = list(islice(self._lines[partition], limit))
+            if len(found) < limit:
+                self._ended.add(partition)
+        return found
 
     def seek(self, offsets: Mapping[Partition, int]) -> None:
         self._ended: set[Partition] = set()
@@ -78,7 +76,7 @@ def _discover(path: Path) -> dict[Partition, Path]:
     found: dict[Partition, Path] = {}
     for file in sorted(path.glob("*/*")):
         name, _, ending = file.name.partition(".")
-        if ending in ("jsonl", "jsonl.gz", "jsonl.zst") and name.isdigit():
+        if ending in ("jsonl", "jsonl.gz", "jsonl.zst") and name.isascii() and name.isdigit():
             partition = Partition(file.parent.name, int(name))
             if partition in found:
                 raise SourceError(f"{file}: the partition is there twice, also as {found[partition]}; remove one")
@@ -152,15 +150,14 @@ def _records(partition: Partition, file: Path, start: int) -> Iterator[Record]:
 
 def _unwrap(line: bytes) -> tuple[int | None, bytes | None, bytes] | None:
     try:
-        envelope = json.loads(line)
+        envelope = from_json(line)
     except ValueError:
         return None
     if "type" in envelope or "value" not in envelope:
         return None
     timestamp, key, value = envelope.get("timestamp"), envelope.get("key"), envelope["value"]
-    inner = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
     return (
-        timestamp if isinstance(timestamp, int) else None,
+        timestamp if type(timestamp) is int and 0 <= timestamp < 2**62 else None,
         key.encode() if isinstance(key, str) else None,
-        inner.encode(),
+        value.encode() if isinstance(value, str) else to_json(value),
     )

@@ -67,8 +67,8 @@ class Loop:
 
     def run(self, told: Callable[[int], None] = lambda read: None) -> None:
         """Read the log to its end and commit. ``told`` hears how many records have been read in all."""
-        since = 0
-        while True:
+        since, everything = 0, frozenset(self.clocks.clocks)
+        while not self.source.exhausted() >= everything:
             records = self.source.poll(self._poll, self._paused())
             self.clocks.exhaust(self.source.exhausted())
             for record in records:
@@ -76,8 +76,6 @@ class Loop:
             self._advance(self.clocks.value)
             told(self.counts["read"])
             since += len(records)
-            if not records:
-                break
             if since >= self._every:
                 self.commit()
                 since = 0
@@ -104,11 +102,16 @@ class Loop:
         self._waiting.add(record, event, known_at)
 
     def _advance(self, watermark: int) -> None:
-        """Everything with known_at below the watermark passes, span by span."""
-        if self._passed == BEGINNING:
-            if (first := self._waiting.first()) is None:
-                return
+        """Everything with known_at below the watermark passes, span by span.
+
+        The first span begins at a midnight before all that may pass: once the watermark has moved, no record still to
+        come is known before it.
+        """
+        if self._passed == BEGINNING < watermark:
+            first = min(self._waiting.first() or watermark, watermark)
             self._passed = self._midnight = first - first % DAY
+        if self._passed == BEGINNING:
+            return
         while self._passed < watermark:
             self._skip(watermark)
             midnight = self._midnight + DAY

@@ -17,6 +17,7 @@ from learner.metrics import Metrics, log_losses
 
 HOUR = 3_600_000
 STEPS = 8192  # weights are counted in steps of 2 / STEPS
+KINDS, FURTHER = 50, "(further kinds)"  # of signals told apart in the funnel
 DELAYS = 96  # buckets of realised delays, equal in the logarithm, from window / 10,000 to the window
 
 
@@ -81,8 +82,9 @@ class Validation:
         place = DELAYS * (1 + np.log10(np.maximum(delays, 1) / self.window) / 4)
         np.add.at(self.delays, np.clip(place, 0, DELAYS - 1).astype(np.int64), 1.0)
         converted = {row.seq for row in rows if row.label}
-        for kind, seqs in {"": {row.seq for row in rows}, **touched(connection, rows)}.items():
-            told = self.funnel.setdefault(kind, [0, 0])
+        for kind, seqs in sorted({"": {row.seq for row in rows}, **touched(connection, rows)}.items()):
+            known = kind in self.funnel or len(self.funnel) < KINDS
+            told = self.funnel.setdefault(kind if known else FURTHER, [0, 0])
             told[0] += len(seqs)
             told[1] += len(seqs & converted)
 

@@ -75,3 +75,14 @@ def test_observations_become_a_batch() -> None:
     assert (batch.label.tolist(), batch.first_label.tolist(), batch.delay.tolist()) == ([1, 1], [1, 0], [15, 75])
     assert batch.signals.tolist() == [[1, 2, 0, 0], [0, 0, 0, 0]]
     assert batch.since.tolist() == [2.5, -1]
+
+
+def test_names_do_not_fill_the_memory() -> None:
+    """Feature names and kinds past the last place share it, and are not remembered."""
+    assembler = Assembler(Shape(slots=3, numbers=2))
+    assembler.rows([{f"s{n}": "x", f"n{n}": 1.0} for n in range(50)])
+    assembler.meet(f"k{n}" for n in range(50))
+    state = assembler.state()
+    assert state["columns"] == ["n0", "n1"]
+    assert state["slots"] == ["s0", "s1"]
+    assert state["kinds"] == ["k0", "k1", "k2"]

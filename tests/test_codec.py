@@ -47,6 +47,10 @@ def decode(value: bytes | dict[str, Any], timestamp: int | None = None, strict: 
         (BOUGHT | {"value": "12 EUR"}, ["conversion.value", "'12 EUR'"]),
         (BACK | {"action": "restate"}, ["restatement gives the corrected value"]),
         (BACK | {"action": "undo"}, ["adjustment.action", "'undo'"]),
+        (SHOWN | {"impression_id": "a\0b"}, ["NUL"]),
+        (b'{"type":1' + b"0" * 5000 + b"}", ["not JSON: number out of range"]),
+        (b'{"type":"item","item_id":"x","at":1' + b"0" * 5000 + b"}", ["not JSON: number out of range"]),
+        (b'{"type":"item","item_id":"\\ud800","at":%d}' % T0, ["not JSON"]),
     ],
 )
 def test_the_reason_says_what_is_wrong(line: bytes | dict[str, Any], says: list[str]) -> None:
@@ -124,3 +128,28 @@ def test_mutated_events_are_read_or_refused(event: dict[str, Any], data: st.Data
     for mutated in (line, line[:cut]):
         found = decode(mutated)
         assert found.reason if isinstance(found, DeadLetter) else ADAPTER.validate_json(mutated) == found
+
+
+def test_a_backslash_before_u0000_is_a_backslash() -> None:
+    """Text that only spells an escape is no NUL."""
+    assert isinstance(decode(SHOWN | {"impression_id": "a\\u0000"}), Impression)
+
+
+def test_unknown_fields_inside_served_are_counted_and_refused() -> None:
+    """What nobody knows is noticed at any depth."""
+    codec = Codec()
+    line = json.dumps(SHOWN | {"served": {"score": 0.5, "model": "x"}, "shop": 1}).encode()
+    assert isinstance(codec.decode(Record("events", 0, 0, None, None, line)), Impression)
+    assert codec.unknown == {"impression.served.model": 1, "impression.shop": 1}
+    refused = decode(line, strict=True)
+    assert isinstance(refused, DeadLetter)
+    assert "unknown field" in refused.reason
+
+
+def test_names_of_unknown_fields_do_not_fill_the_memory() -> None:
+    """Past a bound, further names are counted together; none is lost."""
+    codec = Codec()
+    for n in range(1500):
+        codec.decode(Record("events", 0, n, None, None, json.dumps(SHOWN | {f"f{n}": 1}).encode()))
+    assert len(codec.unknown) == 1001
+    assert sum(codec.unknown.values()) == 1500

@@ -121,6 +121,33 @@ def test_the_order_of_reading_partitions_changes_nothing(whole: Result, seed: in
     assert told(run(Shuffled(split(EVENTS, 8), seed))) == told(whole)
 
 
+def test_a_partition_that_begins_later_hides_nothing() -> None:
+    """Partitions that begin days apart: whichever is read first, no look is lost."""
+    log = {
+        ("events", 0): lines([event for event in EVENTS if event["at"] >= T0 + 4 * DAY]),
+        ("events", 1): lines([event for event in EVENTS if event["at"] < T0 + 4 * DAY]),
+    }
+    expected = told(run(ListSource(log)))
+    assert expected["methods"]["settled"]["settled"]["rows"] > 1000
+    for seed in range(3):
+        assert told(run(Shuffled(log, seed))) == expected
+    assert told(run(ListSource(log), poll=7)) == expected
+
+
+@pytest.mark.parametrize("ahead", [1, 40])
+def test_a_pause_loses_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, whole: Result, ahead: int) -> None:
+    """Where much waits, only the slowest partitions are read; one that ends then does not end the log."""
+    monkeypatch.setattr("stream.loop.AHEAD", ahead)
+    (tmp_path / "events").mkdir()
+    for (_, partition), records in split(EVENTS, 8).items():
+        some = records if partition % 2 else records[:60]
+        (tmp_path / "events" / f"{partition}.jsonl").write_bytes(b"".join(line + b"\n" for line in some))
+    paused = run(FileSource(tmp_path), poll=30)
+    monkeypatch.setattr("stream.loop.AHEAD", 10**9)
+    assert told(paused) == told(run(FileSource(tmp_path)))
+    assert told(run(ListSource(split(EVENTS, 8)), poll=30)) == told(whole)
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_disorder_within_partitions_is_the_same_disorder(seed: int) -> None:
     """Records out of order in their partitions are late by their own partition's clock, whoever was read first."""

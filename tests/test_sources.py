@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stream.codec import Codec, DeadLetter
 from stream.files import CUT_OFF, LONGEST, FileSource
 from stream.sources import ListSource, Partition, Record, Source, SourceError
 
@@ -128,3 +129,32 @@ def test_a_log_that_is_not_there_says_what_was_expected(tmp_path: Path) -> None:
         (tmp_path / "events" / name).write_bytes(b"")
     with pytest.raises(SourceError, match="twice"):
         FileSource(tmp_path)
+
+
+def test_many_empty_partitions(tmp_path: Path) -> None:
+    """Partitions without a record are passed over, however many there are."""
+    (tmp_path / "events").mkdir()
+    for n in range(2000):
+        (tmp_path / "events" / f"{n}.jsonl").write_bytes(b"{}\n" if n == 1999 else b"")
+    source = FileSource(tmp_path)
+    assert [record.partition for record in source.poll(10)] == [1999]
+    assert source.poll(10) == []
+    assert len(source.exhausted()) == 2000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"timestamp":1,"value":' + b"[" * 100_000,
+        b'{"key":"\\ud800","value":{"type":"item"}}',
+        b'{"timestamp":1' + b"0" * 40 + b',"value":"x"}',
+        b'{"timestamp":1' + b"0" * 5000 + b',"value":"x"}',
+        b'{"value":"\\udfff"}',
+    ],
+)
+def test_envelopes_that_would_break_a_reader(tmp_path: Path, line: bytes) -> None:
+    """Deep nesting, lone surrogates and numbers beyond all bounds give a record, and its value a dead letter."""
+    (tmp_path / "log.jsonl").write_bytes(line + b"\n")
+    (record,) = FileSource(tmp_path / "log.jsonl").poll(10)
+    assert record.timestamp is None or record.timestamp < 2**63
+    assert isinstance(Codec().decode(record), DeadLetter)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 
 from labelstore import passing
 from labelstore.bulk import insert_rows
@@ -84,6 +84,23 @@ class LabelStore:
     def forget_before(self, midnight: int) -> None:
         """Delete what has been known for longer than ``keep``; called at every midnight of event time."""
         delete_known_before(self.connection, midnight - self.keep)
+
+
+@contextmanager
+def told_plainly(url: str) -> Iterator[None]:
+    """What the database refuses is told as a `StoreError` with the remedy.
+
+    Raises:
+        StoreError: the disk is full, the file is locked, read-only, damaged, or has another layout.
+    """
+    try:
+        yield
+    except DatabaseError as error:
+        said = str(error.orig)
+        raise StoreError(
+            f"store {url}: {said}; what was committed is kept: mend this and run the same command again"
+            + (" (free some room on the disk)" if "full" in said or "I/O" in said else "")
+        ) from None
 
 
 @contextmanager

@@ -2,23 +2,17 @@
 
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from labelstore import ledger
-from labelstore.store import LabelStore, StoreError
 from learner import delay
-from stream.checkpoint import Checkpoints
 from stream.loop import Loop
 from stream.settings import Settings
 from stream.sources import Source
+from stream.workspace import opened
 
 EVENTS = (
     "read", "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates", "late",
@@ -74,32 +68,6 @@ def backtest(
         loop.run(told)
         seconds = time.perf_counter() - begun
         return _result(log, loop, seconds, loop.counts["read"] - before)
-
-
-@contextmanager
-def opened(url: str | None, settings: Settings):  # type: ignore[no-untyped-def]  # a generator of two things
-    """The label store and its checkpoints, which lie beside a SQLite file: ``x.db`` and ``x.checkpoints/``."""
-    with TemporaryDirectory(prefix="belated-") as temporary:
-        url = url or f"sqlite:///{temporary}/store.db"
-        folder = checkpoint_folder(url)
-        facts = LabelStore(url, {settings.target: settings.window}, settings.kept)
-        try:
-            yield facts, Checkpoints(facts, folder, settings)
-        finally:
-            facts.close()
-
-
-def checkpoint_folder(url: str) -> Path:
-    """Where the checkpoints of a store lie."""
-    try:
-        database = make_url(url).database
-    except ArgumentError:
-        database = None
-    if not url.startswith("sqlite:") or not database or database == ":memory:":
-        raise StoreError(f"store {url}: expected a SQLite file, such as sqlite:///belated.db")
-    path = Path(database)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_suffix(".checkpoints")
 
 
 def _result(log: str, loop: Loop, seconds: float, read: int) -> Result:

@@ -1,20 +1,24 @@
 """What a commit promises: a file that is not the row's is refused, and a stop between two steps costs nothing."""
 
+import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 
-from labelstore import ledger
-from labelstore.store import existing
+from labelstore import ledger, store
+from labelstore.store import StoreError, existing
 from labelstore.tables import checkpoints
 from strategies import DAY, HOUR, T0, lines
-from stream.backtest import backtest, checkpoint_folder
+from stream.backtest import backtest
 from stream.checkpoint import KEEP, CheckpointError, Checkpoints
 from stream.loop import Loop
 from stream.settings import Settings
 from stream.sources import ListSource, Partition, Record
+from stream.workspace import alone, checkpoint_folder
 
 SETTINGS = Settings(methods=("pq_signals", "esdfm"), window=2 * DAY, wait=5 * HOUR)
 EVENTS = [
@@ -104,7 +108,7 @@ def test_the_last_files_are_kept(url: str) -> None:
     with existing(url) as connection:
         files = set(connection.execute(select(checkpoints.c.file)).scalars())
         assert connection.execute(select(func.max(checkpoints.c.n))).scalar_one() > 2 * KEEP
-    assert {file.name for file in folder.iterdir()} == files
+    assert {file.name for file in folder.glob("*.safetensors")} == files
     assert len(files) == KEEP
 
 
@@ -190,3 +194,57 @@ def test_numbers_of_records_go_on(url: str) -> None:
     with pytest.raises(Stopped):
         backtest("log", Cut(log), SETTINGS, store=url, poll=10, every=20)
     assert backtest("log", ListSource(log), SETTINGS, store=url, poll=10, every=20).summary["methods"] == expected
+
+
+def test_killed_at_random_moments_and_at_every_step() -> None:
+    """SIGKILL, for five seeds: what goes on ends with the same tables and the same checkpoint, byte for byte."""
+    script = Path(__file__).parent.parent / "benchmarks" / "kills.py"
+    sizes = ["--records", "3000", "--runs", "5", "--kills", "2"]
+    done = subprocess.run([sys.executable, script, *sizes], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    records, runs, kills, divergences = done.stdout.strip().split(", ")
+    assert (records, runs, divergences) == ("3,000 records", "5 runs", "0 divergences")
+    assert int(kills.split()[0]) >= 35
+
+
+def test_no_room_for_the_file(url: str) -> None:
+    """A disk that is full at step 1 ends the run with the remedy; with room again it goes on to the same end."""
+    expected = run(None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, hard))
+    try:
+        with pytest.raises(StoreError, match=r"checkpoints: no room to write .*goes on from the last checkpoint"):
+            run(url)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert run(url) == expected
+
+
+@pytest.mark.parametrize("pages", [54, 66])
+def test_no_room_for_the_rows(url: str, monkeypatch: pytest.MonkeyPatch, pages: int) -> None:
+    """A disk that is full in step 2, or between commits, likewise."""
+    expected = run(None)
+
+    def small(connection: Any, record: object, plain: Any = store._sqlite_settings) -> None:
+        plain(connection, record)
+        connection.execute(f"PRAGMA max_page_count={pages}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_sqlite_settings", small)
+        with pytest.raises(StoreError, match=r"disk is full; what was committed is kept.*run the same command again"):
+            run(url)
+    assert run(url) == expected
+
+
+def test_one_writer_at_a_time(url: str) -> None:
+    """A second run on the same store is refused at once and changes nothing."""
+    with alone(url, checkpoint_folder(url)), pytest.raises(StoreError, match="another process is writing to it"):
+        run(url)
+    run(url)
+
+
+def test_a_file_that_is_no_store(tmp_path: Path) -> None:
+    """A file that is no database is refused by name."""
+    (tmp_path / "x.db").write_bytes(b"not a database" * 1000)
+    with pytest.raises(StoreError, match=r"x\.db.*not a database"):
+        run(f"sqlite:///{tmp_path}/x.db")

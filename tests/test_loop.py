@@ -14,11 +14,12 @@ from sqlalchemy import func, select
 from labelstore.tables import dead_letters, impressions, predictions
 from learner.methods import METHODS
 from strategies import DAY, HOUR, T0, lines, logs
-from stream.backtest import Result, backtest, opened
+from stream.backtest import Result, backtest
 from stream.files import FileSource
 from stream.loop import Loop
 from stream.settings import Settings
 from stream.sources import ListSource, Partition, Record
+from stream.workspace import opened
 
 SHORT = Settings(methods=tuple(METHODS), window=2 * DAY, wait=5 * HOUR)
 

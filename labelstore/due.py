@@ -1,6 +1,6 @@
 """Looks out: which looks fall in a span of event time, and what was known at each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 import numpy as np
 from sqlalchemy import BindParameter, Connection, and_, bindparam, select
@@ -44,10 +44,21 @@ _FEATURES = select(I.seq, I.at, I.known_at, I.features).where(I.seq.in_(WITHIN))
 
 
 class Target:
-    """A kind of conversion that is learned, with its attribution window (ms) and the schedules of its learners."""
+    """A kind of conversion that is learned, with its attribution window (ms) and the schedules of its learners.
 
-    def __init__(self, connection: Connection, kind: str, window: int, schedules: Sequence[Schedule]) -> None:
+    ``hindsight``: the impressions (by seq) whose final label is 1, for the schedules that may know it.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        kind: str,
+        window: int,
+        schedules: Sequence[Schedule],
+        hindsight: Set[int] = frozenset(),
+    ) -> None:
         self.connection, self.kind, self.window, self.schedules = connection, kind, window, tuple(schedules)
+        self._hindsight = hindsight
 
     def due(self, start: int, stop: int) -> Iterator[Observations]:
         """The looks that fall in [start, stop), in their one order (see `Due`), page by page.
@@ -117,7 +128,10 @@ class Target:
             _, at, known_at, _ = shown[look.impression]
             first = look_at(self.schedules[look.schedule].first, at, known_at)
             final = look.at >= look_at(self.window, at, known_at)
-            if credit := credits.get(look.impression):
+            if self.schedules[look.schedule].hindsight:
+                label = int(look.impression in self._hindsight)
+                rows.append((at, first, label, label, True, -1))
+            elif credit := credits.get(look.impression):
                 known = converted_at(look.at, credit)
                 delay = -1 if known is None else known - at
                 rows.append((at, first, label_at(first, credit), label_at(look.at, credit), final, delay))

@@ -31,6 +31,21 @@ class Waiting(NamedTuple):
     value: bytes
 
 
+class Hour(NamedTuple):
+    """Sums over settled rows: their number, positives, scores, log losses; true p and divergence from it, 0 if not known."""
+
+    rows: int
+    positives: int
+    score_sum: float
+    loss_sum: float
+    p_sum: float = 0.0
+    excess_sum: float = 0.0
+
+    def plus(self, other: "Hour") -> "Hour":
+        """Both."""
+        return Hour(*(a + b for a, b in zip(self, other, strict=True)))  # type: ignore[arg-type]  # each with its own type
+
+
 def newest(connection: Connection) -> Checkpoint | None:
     """The last commit."""
     row = connection.execute(select(checkpoints).order_by(checkpoints.c.n.desc()).limit(1)).first()
@@ -74,23 +89,22 @@ def reasons(connection: Connection, limit: int = 10) -> list[tuple[str, int]]:
     return [tuple(row) for row in connection.execute(query)]
 
 
-def add_metrics(connection: Connection, learner: str, hours: Mapping[int, tuple[int, int, float, float]]) -> None:
-    """Add (rows, positives, sum of scores, sum of log losses) to the hours (since 1970) of the impressions."""
+def add_metrics(connection: Connection, learner: str, hours: Mapping[int, Hour]) -> None:
+    """Add sums to the hours (since 1970) of the impressions."""
     M = metrics.c
     ours = (M.learner == learner) & M.hour.in_(list(hours))
-    before = {row.hour: tuple(row)[2:] for row in connection.execute(select(metrics).where(ours))}
+    before = {row.hour: Hour(*row[2:]) for row in connection.execute(select(metrics).where(ours))}
     connection.execute(delete(metrics).where(ours))
-    rows = []
-    for hour, added in hours.items():
-        total = [a + b for a, b in zip(added, before.get(hour, (0, 0, 0.0, 0.0)), strict=True)]
-        names = ("rows", "positives", "score_sum", "loss_sum")
-        rows.append({"learner": learner, "hour": hour, **dict(zip(names, total, strict=True))})
+    rows = [
+        {"learner": learner, "hour": hour} | (before[hour].plus(added) if hour in before else added)._asdict()
+        for hour, added in hours.items()
+    ]
     connection.execute(insert(metrics), rows)
 
 
-def read_metrics(connection: Connection) -> dict[str, list[tuple[int, int, int, float, float]]]:
-    """Learner -> (hour, rows, positives, sum of scores, sum of log losses), by hour."""
-    found: dict[str, list[tuple[int, int, int, float, float]]] = {}
-    for learner, *row in connection.execute(select(metrics).order_by(metrics.c.learner, metrics.c.hour)):
-        found.setdefault(learner, []).append(tuple(row))
+def read_metrics(connection: Connection) -> dict[str, dict[int, Hour]]:
+    """Learner -> hour since 1970 -> sums over the rows shown then, by rising hour."""
+    found: dict[str, dict[int, Hour]] = {}
+    for learner, hour, *sums in connection.execute(select(metrics).order_by(metrics.c.learner, metrics.c.hour)):
+        found.setdefault(learner, {})[hour] = Hour(*sums)
     return found

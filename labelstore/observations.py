@@ -18,11 +18,13 @@ class Schedule(NamedTuple):
     ``first``: elapsed time of the first look; 0 = at the impression, the attribution window = when it is settled.
     ``conversion``: look again when a conversion becomes known after a first look that saw none.
     ``outcomes``: also report conversions and the close, for auxiliary models; these never reach the loss.
+    ``hindsight``: the label is the final one, which a first pass over the log has found.
     """
 
     first: int
     conversion: bool = False
     outcomes: bool = False
+    hindsight: bool = False
 
 
 class Look(IntEnum):

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, select
 from labelstore.bulk import WITHIN, seqs
 from labelstore.due import Target
 from labelstore.observations import Credit, Look, label_at, look_at
-from labelstore.tables import looks, predictions, signals
+from labelstore.tables import impressions, looks, predictions, signals
 
 PAGE = 4096
 
@@ -33,6 +33,7 @@ class Settled(NamedTuple):
     """Rows of one learner: ``score`` and ``weight`` of observed negatives (NaN where there was none), [N] each."""
 
     learner: int
+    seq: NDArray[np.int64]
     at: NDArray[np.int64]
     score: NDArray[np.float64]
     weight: NDArray[np.float64]
@@ -70,11 +71,22 @@ def with_scores(connection: Connection, rows: Sequence[Outcome]) -> Iterator[Set
             found = [tuple(row) for row in group]
             yield Settled(
                 learner,
+                np.array([seq for _, seq, _, _ in found], dtype=np.int64),
                 np.array([page[seq].at for _, seq, _, _ in found], dtype=np.int64),
                 np.array([score for _, _, score, _ in found], dtype=np.float64),
                 np.array([np.nan if weight is None else weight for _, _, _, weight in found], dtype=np.float64),
                 np.array([page[seq].label for _, seq, _, _ in found], dtype=np.int64),
             )
+
+
+def ids(connection: Connection, rows: Sequence[Outcome]) -> dict[int, str]:
+    """The impression_id of each row, by seq."""
+    query = select(impressions.c.seq, impressions.c.id).where(impressions.c.seq.in_(WITHIN))
+    found: dict[int, str] = {}
+    for start in range(0, len(rows), PAGE):
+        page = seqs(row.seq for row in rows[start : start + PAGE])
+        found.update((seq, name) for seq, name in connection.execute(query, page))
+    return found
 
 
 def touched(connection: Connection, rows: Sequence[Outcome]) -> dict[str, set[int]]:

@@ -6,7 +6,7 @@ other spans, or after a restart, they are the same rows. Nothing is durable befo
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,9 +63,9 @@ class LabelStore:
         shown, counts, self.seq = passing.pass_on(self.connection, facts, self.seq, self.windows)
         return shown, counts
 
-    def target(self, kind: str, schedules: Sequence[Schedule]) -> Target:
-        """What is due for the learners of one kind of conversion."""
-        return Target(self.connection, kind, self.windows[kind], schedules)
+    def target(self, kind: str, schedules: Sequence[Schedule], hindsight: Set[int] = frozenset()) -> Target:
+        """What is due for the learners of one kind of conversion; see `Target`."""
+        return Target(self.connection, kind, self.windows[kind], schedules, hindsight)
 
     def keep_predictions(
         self, learner: int, seqs: NDArray[np.int64], scores: NDArray[np.float64], version: int

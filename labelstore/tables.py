@@ -137,6 +137,8 @@ metrics = Table(
     Column("positives", Integer, nullable=False),
     Column("score_sum", Float, nullable=False),
     Column("loss_sum", Float, nullable=False),
+    Column("p_sum", Float, nullable=False),  # of the true probabilities of a simulated log, and of the divergence
+    Column("excess_sum", Float, nullable=False),  # of the scores from them; 0 where no truth is known
 )
 
 waiting = Table(

@@ -17,10 +17,14 @@ from learner.model import Shape
 
 
 class Looks(NamedTuple):
-    """When a method looks at an impression; times in seconds. `stream` turns it into the label store's schedule."""
+    """When a method looks at an impression; times in seconds. `stream` turns it into the label store's schedule.
+
+    ``hindsight``: with the final label, which only a backtest can know.
+    """
 
     first: float
     conversion: bool = False
+    hindsight: bool = False
 
 
 class Outputs(NamedTuple):
@@ -87,6 +91,11 @@ def settled(elapsed: float, window: float) -> Looks:
     return Looks(window)
 
 
+def at_once(elapsed: float, window: float) -> Looks:
+    """At the impression, with its final label: the future is known."""
+    return Looks(0.0, hindsight=True)
+
+
 def _unweighted(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     return log_loss(outputs.logit, batch.label), torch.ones_like(batch.label), outputs.f
 
@@ -132,6 +141,7 @@ AUXILIARIES: dict[str, Auxiliary] = {
 }
 
 METHODS: dict[str, DelayedFeedback] = {
+    "oracle": DelayedFeedback(at_once, _unweighted, weighs=False),
     "settled": DelayedFeedback(settled, _unweighted, weighs=False),
     "vanilla": DelayedFeedback(once, _unweighted, optimum=lambda p, p_dp: p - p_dp, weighs=False),
     "fnw": DelayedFeedback(now, _fnw),
@@ -140,3 +150,7 @@ METHODS: dict[str, DelayedFeedback] = {
     "pq_signals": DelayedFeedback(wait, _joint_ratio, ("delay", "signals")),
 }
 DEFAULT = "pq_signals"
+ORACLES = tuple(name for name, method in METHODS.items() if method.looks(1.0, 2.0).hindsight)
+"""Methods that know final labels beforehand, for comparison in backtests."""
+LIVE = tuple(name for name in METHODS if name not in ORACLES)
+"""Methods that a running system can use."""

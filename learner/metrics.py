@@ -102,3 +102,9 @@ def log_losses(score: Floats, label: NDArray[np.int64]) -> Floats:
     """Log loss of each row, [N]."""
     p = np.clip(score, CLIP, 1 - CLIP)
     return np.where(label > 0, -np.log(p), -np.log1p(-p))
+
+
+def divergences(p: Floats, score: Floats) -> Floats:
+    """KL(p || score) of each row, [N]: the log loss that is expected beyond the one of the true p."""
+    s = np.clip(score, CLIP, 1 - CLIP)
+    return p * np.log(p / s) + (1 - p) * np.log((1 - p) / (1 - s))

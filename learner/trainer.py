@@ -135,6 +135,15 @@ class Trainer:
         self.version = int(version)
         self.report = Report(int(looks), loss, weight, squared, largest, int(was_clipped))
 
+    @torch.no_grad()
+    def adopt(self, other: "Trainer") -> None:
+        """Go on from another learner's weights and feature moments; auxiliary models and the account stay its own."""
+        for name, value in self.model.tensors().items():
+            value.copy_(other.model.tensors()[name])
+            self.model.memory[name].copy_(other.model.memory[name])
+        self.moments = features.Moments(*(value.clone() for value in other.moments))
+        self.version = other.version
+
     def digest(self) -> str:
         """sha256 over the weights of the model, in the order of their names."""
         digest = hashlib.sha256()

@@ -1,7 +1,7 @@
 """Replay a log with any number of learners in one pass, and say how each did."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -9,9 +9,13 @@ from numpy.typing import NDArray
 
 from labelstore import ledger
 from learner import delay
+from learner.methods import ORACLES
+from stream.comparison import compare
+from stream.hindsight import converted
 from stream.loop import Loop
 from stream.settings import Settings
 from stream.sources import Source
+from stream.truth import Truth
 from stream.workspace import opened
 
 EVENTS = (
@@ -23,7 +27,7 @@ EVENTS = (
 class Result(NamedTuple):
     """What a run tells. ``summary`` is the JSON; the rest is what the report draws.
 
-    ``hours``: learner -> (hour since 1970 of the impressions, rows, positives, sum of scores, sum of log losses).
+    ``hours``: learner -> hour since 1970 of the impressions -> sums over settled rows.
     ``calibration``: learner -> (rows, mean score, share of positives), by rising score.
     ``deciles``: learner -> (rows, mean weight, share of real negatives) of observed negatives, by rising weight.
     ``delays``: settled conversions by delay, see `Validation`. ``curve``: (age s, share of conversions known by then).
@@ -32,7 +36,7 @@ class Result(NamedTuple):
 
     summary: dict[str, Any]
     settings: Settings
-    hours: dict[str, list[tuple[int, int, int, float, float]]]
+    hours: dict[str, dict[int, ledger.Hour]]
     calibration: dict[str, list[tuple[int, float, float]]]
     deciles: dict[str, list[tuple[int, float, float]]]
     delays: NDArray[Any]
@@ -49,25 +53,57 @@ def backtest(
     poll: int = 5000,
     every: int = 200_000,
     told: Callable[[int], None] = lambda read: None,
+    truth: Truth | None = None,
 ) -> Result:
     """One pass of the log with every method of the settings; all start from the same weights.
+
+    With `oracle` among the methods a first pass finds the final labels.
 
     Args:
         log: what to call it. source: the log itself.
         store: URL of the label store; it is continued where it has a checkpoint. None: a temporary one.
         poll, every: records read at a time, and between commits; neither changes a result.
-        told: hears how many records have been read.
+        told: hears how many records have been read. truth: of a simulated log.
 
     Raises:
         SourceError, StoreError, CheckpointError: with the remedy.
     """
     torch.set_num_threads(1)
+    known = set(settings.methods) & set(ORACLES)
+    hindsight = converted(source, settings, poll, told) if known else frozenset()
     with opened(store, settings) as (facts, checkpoints):
-        loop = Loop(source, settings, facts, checkpoints, poll, every)
+        loop = Loop(source, settings, facts, checkpoints, poll, every, hindsight, truth)
         begun, before = time.perf_counter(), loop.counts["read"]
         loop.run(told)
         seconds = time.perf_counter() - begun
         return _result(log, loop, seconds, loop.counts["read"] - before)
+
+
+def several(seeds: int, log: str, source: Source, settings: Settings, **how: Any) -> Result:
+    """The backtest again for ``seeds`` seeds, from that of the settings on: means of the settled metrics, one interval.
+
+    Charts, weights and digests are those of the first seed; each seed's settled metrics are in ``seeds``.
+    """
+    results: list[Result] = []
+    for seed in range(settings.seed, settings.seed + seeds):
+        source.seek({})
+        results.append(backtest(log, source, settings.model_copy(update={"seed": seed}), **how))
+    methods = results[0].summary["methods"]
+    for name, told in methods.items():
+        each = [result.summary["methods"][name] for result in results]
+        told["seeds"] = [one["settled"] for one in each]
+        for part in ("settled", "truth"):
+            told[part] = told[part] and {figure: _mean(one[part][figure] for one in each) for figure in told[part]}
+    results[0].summary["intervals"] = compare(methods, [result.hours for result in results])
+    for figure in ("seconds", "events_per_second"):
+        results[0].summary[figure] = _mean(result.summary[figure] for result in results)
+    return results[0]
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    mean = sum(known) / len(known) if known else None
+    return int(mean) if mean is not None and all(isinstance(value, int) for value in known) else mean
 
 
 def _result(log: str, loop: Loop, seconds: float, read: int) -> Result:
@@ -75,9 +111,11 @@ def _result(log: str, loop: Loop, seconds: float, read: int) -> Result:
     validation, connection = loop.validation, loop.store.connection
     tentative = validation.tentative(connection, loop.target, loop.passed)
     methods: dict[str, Any] = {}
+    hours = ledger.read_metrics(connection)
     for learner, judged, (metrics, share_final) in zip(loop.learners, validation.judged, tentative, strict=True):
         methods[learner.name] = {
             "settled": judged.metrics.summary(),
+            "truth": judged.truth(),
             "tentative": {**metrics.summary(), "share_final": share_final},
             "weights": learner.trainer.report.weights(),
             "looks": learner.trainer.report.looks,
@@ -88,13 +126,14 @@ def _result(log: str, loop: Loop, seconds: float, read: int) -> Result:
         "events": {name: loop.counts[name] for name in EVENTS},
         "unknown_fields": dict(sorted(loop.codec.unknown.items())),
         "methods": methods,
+        "intervals": compare(methods, [hours]),
         "seconds": round(seconds, 3),
         "events_per_second": round(read / seconds, 1) if seconds else None,
     }
     return Result(
         summary,
         loop.settings,
-        ledger.read_metrics(connection),
+        hours,
         {
             learner.name: judged.metrics.calibration(10)
             for learner, judged in zip(loop.learners, validation.judged, strict=True)

@@ -32,7 +32,7 @@ def colour(result: Result, name: str) -> str:
 
 def over_time(result: Result) -> Chart:
     """Settled log loss by the time the impressions were shown."""
-    hours = sorted({row[0] for rows in result.hours.values() for row in rows})
+    hours = sorted({hour for found in result.hours.values() for hour in found})
     reading = "Each point is the mean over the impressions shown in that span; lower is better."
     if not hours:
         return Chart("Log loss over time", reading, None)
@@ -40,9 +40,10 @@ def over_time(result: Result) -> Chart:
     span = next((n for n in (1, 6, 24, 168, 672) if n >= span), span)
     figure = _figure("shown", "settled log loss")
     for name in result.summary["methods"]:
-        rows = np.array(result.hours.get(name, []), dtype=float).reshape(-1, 5)
+        found = result.hours.get(name, {})
+        rows = np.array([(hour, told.rows, told.loss_sum) for hour, told in found.items()], dtype=float).reshape(-1, 3)
         groups, place = np.unique(rows[:, 0] // span, return_inverse=True)
-        count, loss = np.bincount(place, rows[:, 1]), np.bincount(place, rows[:, 4])
+        count, loss = np.bincount(place, rows[:, 1]), np.bincount(place, rows[:, 2])
         x = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(hours=float(g * span)) for g in groups]
         text = [f"{n:,.0f} rows" for n in count]
         figure.add_scatter(

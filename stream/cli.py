@@ -8,9 +8,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 
-from learner.methods import DEFAULT, METHODS
+from learner.methods import DEFAULT, LIVE, METHODS, ORACLES
 from stream import options, terminal
 from stream.settings import Settings, duration
+from stream.simulate.command import simulate
 
 app = typer.Typer(
     name="belated",
@@ -22,12 +23,19 @@ app = typer.Typer(
 )
 labels = typer.Typer(no_args_is_help=True, help="Look into the label store.")
 app.add_typer(labels, name="labels")
+app.command()(simulate)
 
 
 @app.command()
 def backtest(
     log: options.Log,
-    methods: Annotated[str, typer.Option(help=f"methods to compare, from {', '.join(METHODS)}")] = ",".join(METHODS),
+    methods: Annotated[
+        str | None,
+        typer.Option(help=f"methods to compare, from {', '.join(METHODS)}; default all, oracle only with --pretrain"),
+    ] = None,
+    pretrain: options.Pretrain = None,
+    seeds: options.Seeds = 1,
+    truth: options.TruthFile = None,
     target: options.Target = "purchase",
     window: options.Window = "30d",
     wait: options.Wait = "1d",
@@ -45,18 +53,30 @@ def backtest(
     """Replay a log with several methods in ONE pass, and compare them on settled labels.
 
     Every impression is scored before anything can be learned from it. All methods start from the same weights.
+    With --pretrain the rows `pretrained` (never updated after it) and `oracle` (knows the final labels, from a first
+    pass) stand beside them: RI is how much of what lies between the two a method has gained.
 
     Example: belated backtest log/ --window 60d --wait 7d --html report.html
     """
-    named = tuple(name.strip() for name in methods.split(",") if name.strip())
+    from stream.truth import Truth, beside
+
+    named = (
+        (METHODS if pretrain else LIVE)
+        if methods is None
+        else [name.strip() for name in methods.split(",") if name.strip()]
+    )
+    if seeds > 1 and store:
+        _fail(f"--seeds {seeds} with --store {store}: a store holds one run; leave out one of them")
     given = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
-    _run(log, dict(methods=named, seed=seed, strict=strict, **given), poll, checkpoint_every, store, json_, html)
+    asked = dict(methods=tuple(named), pretrain=pretrain, seed=seed, strict=strict, **given)
+    known = Truth(truth) if truth else beside(log)
+    _run(log, asked, poll, checkpoint_every, store, json_, html, seeds, known)
 
 
 @app.command()
 def replay(
     log: options.Log,
-    method: Annotated[str, typer.Option(help=f"one of {', '.join(METHODS)}")] = DEFAULT,
+    method: Annotated[str, typer.Option(help=f"one of {', '.join(LIVE)}")] = DEFAULT,
     target: options.Target = "purchase",
     window: options.Window = "30d",
     wait: options.Wait = "1d",
@@ -75,21 +95,36 @@ def replay(
 
     Example: belated replay log/ --store sqlite:///belated.db
     """
+    if method in ORACLES:
+        _fail(f"method {method!r} reads final labels before they are known: only `belated backtest` may ask for it")
     given = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
     _run(log, dict(methods=(method,), seed=seed, strict=strict, **given), poll, checkpoint_every, store, json_, html)
 
 
 def _run(
-    log: Path, asked: dict[str, Any], poll: int, every: int, store: str | None, json_: Path | None, html: Path | None
+    log: Path,
+    asked: dict[str, Any],
+    poll: int,
+    every: int,
+    store: str | None,
+    json_: Path | None,
+    html: Path | None,
+    seeds: int = 1,
+    truth: Any = None,
 ) -> None:
-    from stream.backtest import backtest as run
+    from stream import backtest as run
     from stream.files import FileSource
 
     settings = Settings(**asked)
     source = FileSource(log)
     _tune_garbage_collector()
     with terminal.progress(f"{'replay' if len(settings.methods) == 1 else 'backtest'} {log}", _records(source)) as told:
-        result = run(str(log), source, settings, store, poll, every, told)
+        how = dict(store=store, poll=poll, every=every, told=told, truth=truth)
+        result = (
+            run.several(seeds, str(log), source, settings, **how)
+            if seeds > 1
+            else run.backtest(str(log), source, settings, **how)
+        )
     if html:
         from stream.report import write
 
@@ -198,7 +233,7 @@ def demo(
     log = folder / "completejourney"
     if not log.exists():
         convert(options.Dataset.completejourney, "package", log)
-    given = dict(methods=tuple(METHODS), window=duration("60d"), wait=duration("7d"))
+    given = dict(methods=LIVE, window=duration("60d"), wait=duration("7d"))
     _run(log, given, 5000, 200_000, None, folder / "results.json", folder / "report.html")
 
 

@@ -19,6 +19,8 @@ from learner.model import Shape
 from learner.trainer import BATCH, Trainer
 from stream.settings import Settings
 
+PRETRAINED = "pretrained"
+
 
 class Unscored:
     """Impressions that have passed, and that not every learner has scored."""
@@ -43,15 +45,17 @@ class Learner:
 
     Args:
         number: its place among the learners of the run.
-        name: a method.
+        name: a method, or `PRETRAINED`: final labels of a pre-training, and no more.
     """
 
     def __init__(self, number: int, name: str, settings: Settings, store: LabelStore, unscored: Unscored) -> None:
         elapsed, window = settings.wait / 1000, settings.window / 1000
-        looks = METHODS[name].looks(elapsed, window)
+        method = "settled" if name == PRETRAINED else name
+        looks = METHODS[method].looks(elapsed, window)
         self.number, self.name, self._store, self._unscored = number, name, store, unscored
-        self.trainer = Trainer(name, elapsed, window, settings.seed, Shape(base_rate=settings.base_rate))
-        self.schedule = Schedule(round(looks.first * 1000), looks.conversion, bool(METHODS[name].auxiliaries))
+        self.trainer = Trainer(method, elapsed, window, settings.seed, Shape(base_rate=settings.base_rate))
+        first, outcomes = round(looks.first * 1000), bool(METHODS[method].auxiliaries)
+        self.schedule = Schedule(first, looks.conversion, outcomes, looks.hindsight)
         self.looks: list[Batch] = []  # fewer than BATCH looks in all
         self.outcomes: list[Batch] = []
         self.scored = 0  # of the unscored impressions, these are done
@@ -65,11 +69,14 @@ class Learner:
         self._store.keep_predictions(self.number, seqs, scores.numpy(), self.trainer.version)
         self.scored = count
 
-    def walk(self, seen: Observations, batch: Batch, place: int) -> None:
-        """Take this learner's looks and outcomes from a page, in order; ``place`` is its schedule's."""
+    def walk(self, seen: Observations, batch: Batch, place: int, may: NDArray[np.bool_]) -> None:
+        """Take this learner's looks and outcomes from a page, in order; ``place`` is its schedule's.
+
+        ``may``: which looks it may learn from. Auxiliary models hear of all outcomes.
+        """
         mine = seen.schedule == place
         known = (seen.look == Look.CONVERSION) | (seen.look == Look.CLOSE)
-        looks = np.flatnonzero(mine & seen.learn)
+        looks = np.flatnonzero(mine & seen.learn & may)
         outcomes = np.flatnonzero(mine & known) if self.schedule.outcomes else looks[:0]
         while len(looks) or len(outcomes):
             cut, hear = self._next_cut(looks, outcomes)
@@ -109,6 +116,12 @@ class Learner:
             "weight": self.trainer.learn(batch).to(torch.float64),
         }
         self._store.keep_looks(self.number, {name: column.numpy() for name, column in columns.items()})
+
+    def learn_rest(self, now: int) -> None:
+        """One step on the looks that are left, however few."""
+        if self.looks:
+            self._observe()
+            self._learn(now)
 
     def tensors(self) -> dict[str, Tensor]:
         """The trainer, and the looks and outcomes it has not used yet."""

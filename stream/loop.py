@@ -20,8 +20,10 @@ from stream.assemble import Assembler
 from stream.checkpoint import Checkpoints
 from stream.codec import Codec, DeadLetter
 from stream.learning import Learner, Unscored
+from stream.pretraining import Pretraining
 from stream.settings import Settings
 from stream.sources import Partition, Record, Source
+from stream.truth import Truth
 from stream.validation import Validation
 from stream.waiting import WaitingRoom
 from stream.watermark import BEGINNING, Watermark
@@ -35,6 +37,7 @@ class Loop:
     Args:
         source: the log. settings: what is asked. store, checkpoints: where facts and weights are kept.
         poll: records read at a time. every: records read between commits. Neither can change a result.
+        hindsight: what a first pass found, for methods that may know it. truth: of a simulated log.
     """
 
     def __init__(
@@ -45,6 +48,8 @@ class Loop:
         checkpoints: Checkpoints,
         poll: int = 5000,
         every: int = 200_000,
+        hindsight: frozenset[int] = frozenset(),
+        truth: Truth | None = None,
     ) -> None:
         self.source, self.settings, self.store = source, settings, store
         self._checkpoints, self._poll, self._every = checkpoints, poll, every
@@ -53,10 +58,11 @@ class Loop:
         self.clocks = Watermark(source.partitions(), settings.lateness)
         self.assembler = Assembler(Shape())
         self.unscored = Unscored()
-        self.learners = [Learner(n, name, settings, store, self.unscored) for n, name in enumerate(settings.methods)]
+        self.pretraining = Pretraining(settings)
+        self.learners = [Learner(n, name, settings, store, self.unscored) for n, name in enumerate(settings.learners)]
         self._schedules = list(dict.fromkeys(learner.schedule for learner in self.learners))
-        self.target = store.target(settings.target, self._schedules)
-        self.validation = Validation(settings.methods, settings.window)
+        self.target = store.target(settings.target, self._schedules, hindsight)
+        self.validation = Validation(settings.learners, settings.window, truth)
         self._offsets: dict[Partition, int] = {}
         self._waiting = WaitingRoom()
         self._letters: list[DeadLetter] = []
@@ -116,10 +122,22 @@ class Loop:
             self._skip(watermark)
             midnight = self._midnight + DAY
             stop = min(watermark, midnight)
+            if self._passed < self.pretraining.stream < stop:
+                stop = self.pretraining.stream
             self._pass(stop)
             self._passed = stop
+            if stop >= self.pretraining.stream and not self.pretraining.over:
+                self._begin_stream()
             if stop == midnight:
                 self._close_day(midnight)
+
+    def _begin_stream(self) -> None:
+        """The pre-training is over: every learner starts from its weights."""
+        pretrained, *others = self.learners
+        pretrained.learn_rest(self._passed)
+        for learner in others:
+            learner.trainer.adopt(pretrained.trainer)
+        self.pretraining.over = True
 
     def _skip(self, watermark: int) -> None:
         """Over days in which nothing can happen: everything known has been settled and deleted."""
@@ -137,12 +155,15 @@ class Loop:
             self.counts += counts
             self.assembler.meet(event.kind for _, event in facts if isinstance(event, Signal))
             if shown:
-                rows = self.assembler.rows(row.impression.features for row in shown)
-                self.unscored.add([row.seq for row in shown], [row.known_at for row in shown], rows)
+                self.pretraining.begin(shown[0].impression.at)
+                judged = [row for row in shown if row.impression.at >= self.pretraining.stream]
+                rows = self.assembler.rows(row.impression.features for row in judged)
+                self.unscored.add([row.seq for row in judged], [row.known_at for row in judged], rows)
         for seen in self.target.due(self._passed, stop):
             batch = self.assembler.batch(seen)
             for learner in self.learners:
-                learner.walk(seen, batch, self._schedules.index(learner.schedule))
+                may = self.pretraining.learns(learner.name, seen)
+                learner.walk(seen, batch, self._schedules.index(learner.schedule), may)
         if len(self.unscored.seq) >= BLOCK:
             self._score_all()
 
@@ -194,6 +215,7 @@ class Loop:
             "unknown": dict(self.codec.unknown),
             "features": self.assembler.state(),
             "funnel": self.validation.funnel,
+            "pretraining": self.pretraining.state(),
         }
 
     def _resume(self) -> None:
@@ -208,6 +230,7 @@ class Loop:
         self.counts.update(progress["counts"])
         self.codec.unknown.update(progress["unknown"])
         self.assembler.restore(progress["features"])
+        self.pretraining.restore(progress["pretraining"])
         counts = {k.removeprefix("counts."): v.numpy() for k, v in tensors.items() if k.startswith("counts.")}
         self.validation.restore(counts, progress["funnel"])
         for n, learner in enumerate(self.learners):

@@ -17,6 +17,16 @@ Seed = Annotated[int, typer.Option(help="of the start weights, the same for all 
 Strict = Annotated[bool, typer.Option("--strict", help="refuse records with fields nobody knows")]
 Poll = Annotated[int, typer.Option(min=1, max=1_000_000, help="records read at a time; changes no result")]
 Every = Annotated[int, typer.Option(min=1, help="records between checkpoints; changes no result")]
+Pretrain = Annotated[
+    str | None,
+    typer.Option(help="learn this long from settled labels, wait one window, and only then predict, train and judge"),
+]
+Seeds = Annotated[
+    int, typer.Option(min=1, max=100, help="run again with as many seeds; intervals are over all of them")
+]
+TruthFile = Annotated[
+    Path | None, typer.Option("--truth", help="known p of a simulated log; default LOG/truth.csv.gz where it is")
+]
 Store = Annotated[
     str | None, typer.Option(help="label store to keep, such as sqlite:///belated.db  [default: temporary]")
 ]

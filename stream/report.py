@@ -82,7 +82,7 @@ def _body(result: Result) -> str:
 
 def _head(result: Result) -> str:
     s = result.settings
-    hours = [row[0] for rows in result.hours.values() for row in rows]
+    hours = [hour for found in result.hours.values() for hour in found]
     period = f"impressions of {when(min(hours) * 3_600_000)} to {when(max(hours) * 3_600_000)} UTC, " if hours else ""
     told = (
         f"{period}target {s.target}, attribution window {spell(s.window)}, first look after {spell(s.wait)}, "

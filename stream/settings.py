@@ -47,6 +47,7 @@ class Settings(BaseModel):
     window: Annotated[Duration, Field(gt=0, le=366 * UNITS["d"])] = 30 * UNITS["d"]
     wait: Annotated[Duration, Field(ge=0)] = UNITS["d"]
     keep: Duration | None = None
+    pretrain: Annotated[Duration, Field(gt=0)] | None = None
     lateness: Annotated[Duration, Field(ge=0)] = 0
     base_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -69,6 +70,11 @@ class Settings(BaseModel):
     def told(self) -> dict[str, Any]:
         """As plain values, for a checkpoint."""
         return self.model_dump(mode="json")
+
+    @property
+    def learners(self) -> tuple[str, ...]:
+        """The learners of a run by name; a learner's number is its place."""
+        return ("pretrained", *self.methods) if self.pretrain else self.methods
 
     @property
     def kept(self) -> int:

@@ -17,8 +17,10 @@ from labelstore.life import Life
 from labelstore.observations import Credit, Look, label_at, look_at
 from stream.check import Findings
 from stream.settings import spell
+from stream.simulate.scenario import Scenario
+from stream.simulate.write import TRUTH
 
-WIDE = 110  # columns of a table that goes to a file
+WIDE = 170  # columns of a table that goes to a file
 out = Console(width=None if Console().is_terminal else WIDE)
 err = Console(stderr=True)
 
@@ -53,21 +55,57 @@ def number(value: float | None, digits: int = 4) -> str:
 def results(summary: Mapping[str, Any]) -> None:
     """The table of methods, and what was read."""
     methods: Mapping[str, Any] = summary["methods"]
+    columns = {
+        name: show for name, show in COLUMNS.items() if any(show(told) not in (None, "") for told in methods.values())
+    }
     title = f"{summary['log']}: judged on settled labels; every row was scored before it was learned"
     table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    names = ("log_loss", "ne", "auc", "pr_auc", "pcoc", "ece")
-    for heading in ("method", "log loss", "NE", "AUC", "PR-AUC", "PCOC", "ECE", "tentative", "weight", "ESS"):
+    for heading in ("method", *columns):
         table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
-    losses = [told["settled"]["log_loss"] for told in methods.values() if told["settled"]["log_loss"] is not None]
     for name, told in methods.items():
-        settled = told["settled"]
-        figures = [number(settled[n], 5 if n == "log_loss" else 4) for n in names]
-        figures.append(number(told["tentative"]["log_loss"], 5))
-        more = (told["weights"]["mean"], told["weights"]["ess_share"])
-        style = "bold green" if losses and settled["log_loss"] == min(losses) and len(methods) > 1 else ""
-        table.add_row(name, *figures, *(number(value, 3) for value in more), style=style)
+        best = len(methods) > 1 and told["behind_best"] == 0
+        table.add_row(name, *(show(told) or "-" for show in columns.values()), style="bold green" if best else "")
     out.print(table)
     _read(summary, next(iter(methods.values())))
+
+
+def _settled(figure: str, digits: int = 4) -> Callable[[Mapping[str, Any]], str]:
+    return lambda told: number(told["settled"][figure], digits)
+
+
+def _behind(told: Mapping[str, Any]) -> str:
+    """Log loss above that of the best, in 1e-4, with the 95 % interval."""
+    if not told["behind_best"]:
+        return ""
+    interval = [f"{bound * 1e4:+.1f}" for bound in told["interval"]["behind_best"] or ()]
+    return f"{told['behind_best'] * 1e4:+.1f}" + (f" [{', '.join(interval)}]" if interval else "")
+
+
+def _part(part: str, figure: str, digits: int, scale: float = 1.0) -> Callable[[Mapping[str, Any]], str]:
+    def show(told: Mapping[str, Any]) -> str:
+        value: float | None = (told.get(part) or {}).get(figure)
+        return "" if value is None else number(value * scale, digits)
+
+    return show
+
+
+COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "log loss": _settled("log_loss", 5),
+    "above best, 1e-4": _behind,
+    "RI": _part("ri", "log_loss", 2),
+    "AUC": _settled("auc"),
+    "RI AUC": _part("ri", "auc", 2),
+    "PR-AUC": _settled("pr_auc"),
+    "NE": _settled("ne"),
+    "PCOC": _settled("pcoc"),
+    "ECE": _settled("ece"),
+    "true PCOC": _part("truth", "pcoc", 4),
+    "above truth, 1e-4": _part("truth", "excess_log_loss", 1, 1e4),
+    "tentative": _part("tentative", "log_loss", 5),
+    "weight": _part("weights", "mean", 3),
+    "ESS": _part("weights", "ess_share", 3),
+}
+"""What the table of methods shows, where any method has it."""
 
 
 def _read(summary: Mapping[str, Any], any_method: Mapping[str, Any]) -> None:
@@ -152,6 +190,18 @@ def _since(row: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
         f", known {timedelta(milliseconds=row['known_at'] - row['at'])} later" if row["known_at"] > row["at"] else ""
     )
     return f", {timedelta(milliseconds=row['at'] - shown['at'])} after it was shown{behind}"
+
+
+def simulated(dst: str, s: Scenario, counts: Mapping[str, int]) -> None:
+    """What `belated simulate` says."""
+    counted = ", ".join(f"{times:,} {kind}" for kind, times in counts.items() if times)
+    out.print(f"{dst}: {counted}; the truth is in {dst}/{TRUTH}", markup=False)
+    drifts = [
+        name.replace("_", " ") for name in ("conversion_drift", "delay_drift", "new_campaigns") if getattr(s, name)
+    ]
+    drifts += ["signal drift"] * (s.signal_drift != 1)
+    if drifts:
+        out.print(f"  {', '.join(drifts)} from {when(s.changes_at)} UTC", markup=False)
 
 
 def converted(dst: str, summary: Any) -> None:

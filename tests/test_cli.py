@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from learner.methods import METHODS
+from learner.methods import LIVE
 from strategies import DAY, HOUR, T0, lines
 
 EVENTS: list[dict[str, Any]] = sorted(
@@ -65,7 +65,7 @@ def test_the_json_has_its_shape(compared: dict[str, Any], log: Path) -> None:
     assert (compared["events"]["dead_letters"], compared["events"]["duplicates"]) == (2, 1)
     assert compared["unknown_fields"] == {"impression.odd": 701}
     assert compared["log"] == str(log)
-    assert set(compared["methods"]) == set(METHODS)
+    assert set(compared["methods"]) == set(LIVE)
     for told in compared["methods"].values():
         assert set(told) == {"settled", "tentative", "weights", "looks", "digest"}
         assert set(told["settled"]) == FIGURES

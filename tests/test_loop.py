@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from labelstore.tables import dead_letters, impressions, predictions
-from learner.methods import METHODS
+from learner.methods import LIVE
 from strategies import DAY, HOUR, T0, lines, logs
 from stream.backtest import Result, backtest
 from stream.files import FileSource
@@ -21,7 +21,7 @@ from stream.settings import Settings
 from stream.sources import ListSource, Partition, Record
 from stream.workspace import opened
 
-SHORT = Settings(methods=tuple(METHODS), window=2 * DAY, wait=5 * HOUR)
+SHORT = Settings(methods=tuple(LIVE), window=2 * DAY, wait=5 * HOUR)
 
 
 def shop(rows: int, seed: int, days: float = 8) -> list[dict[str, Any]]:
@@ -84,7 +84,7 @@ def test_commits_change_nothing(whole: Result) -> None:
     assert told(run(one(EVENTS), poll=100, every=100)) == told(whole)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", LIVE)
 def test_a_learner_does_not_notice_the_others(whole: Result, method: str) -> None:
     """Alone, a method learns the same bytes as among all the others."""
     alone = run(one(EVENTS), SHORT.model_copy(update={"methods": (method,)}))
@@ -236,7 +236,7 @@ def test_every_impression_is_scored_once_and_before_it_is_learned() -> None:
         loop.run()
         shown = store.connection.execute(select(func.count()).select_from(impressions)).scalar_one()
         scores = store.connection.execute(select(predictions.c.learner, func.count()).group_by(predictions.c.learner))
-        assert dict(tuple(row) for row in scores) == dict.fromkeys(range(len(METHODS)), shown)
+        assert dict(tuple(row) for row in scores) == dict.fromkeys(range(len(LIVE)), shown)
 
 
 def test_the_future_cannot_be_seen() -> None:
@@ -270,7 +270,7 @@ def test_retention_changes_no_weights() -> None:
     week = shop(1200, seed=3, days=14)
     short = run(one(week), SHORT.model_copy(update={"keep": 3 * DAY}))
     long = run(one(week), SHORT.model_copy(update={"keep": 400 * DAY}))
-    for name in METHODS:
+    for name in LIVE:
         assert short.summary["methods"][name] == long.summary["methods"][name]
 
 
@@ -290,7 +290,7 @@ def test_real_rows_twice(data: Path, tmp_path: Path) -> None:
     taobao.convert(data / "events" / "taobao_dev_timesorted.csv.gz", tmp_path / "log", advance=lambda done, total: None)
     head = (tmp_path / "log" / "events" / "0.jsonl").read_bytes().splitlines()[:6000]
     (tmp_path / "head.jsonl").write_bytes(b"\n".join(head) + b"\n")
-    settings = Settings(methods=tuple(METHODS), window=6 * HOUR, wait=HOUR // 2)
+    settings = Settings(methods=tuple(LIVE), window=6 * HOUR, wait=HOUR // 2)
     results = [run(FileSource(tmp_path / "head.jsonl"), settings, poll=poll) for poll in (5000, 5000, 60)]
     assert told(results[0]) == told(results[1]) == told(results[2])
     assert results[0].summary["methods"]["pq_signals"]["settled"]["rows"] > 3000

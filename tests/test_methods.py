@@ -54,7 +54,7 @@ def log_of(looks: Looks, world: World) -> list[Entry]:
     """The rows that a schedule writes."""
     rows: list[Entry] = []
     for share, known, s in world.cases():
-        first = float(known <= looks.first)
+        first = float(known <= (WINDOW if looks.hindsight else looks.first))
         rows.append((share, first, s))
         if looks.conversion and not first and known <= WINDOW:
             rows.append((share, 1.0, s))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from learner.methods import METHODS
+from learner.methods import LIVE
 from strategies import DAY, HOUR, lines
 from stream.backtest import Result, backtest
 from stream.settings import Settings
@@ -16,7 +16,7 @@ from test_loop import shop
 pytest.importorskip("plotly", reason="needs the extra `report`: pip install 'belated[report]'")
 
 
-def result(events: list[dict[str, Any]], log: str = "log", methods: tuple[str, ...] = tuple(METHODS)) -> Result:
+def result(events: list[dict[str, Any]], log: str = "log", methods: tuple[str, ...] = tuple(LIVE)) -> Result:
     settings = Settings(methods=methods, window=2 * DAY, wait=5 * HOUR)
     return backtest(log, ListSource({("events", 0): [*lines(events), b"{"]}), settings)
 

@@ -1,0 +1,49 @@
+"""The protocol of the papers: a period of pre-training, a gap of one attribution window, then predict and train.
+
+    begun          midnight before the first impression
+    until          begun + pretrain: impressions before it are learned once, when they are settled, by one learner,
+                   `pretrained`
+    stream         until + window: by then all of them are settled; every method starts here, from those weights
+
+Impressions of the gap are neither learned nor judged: their labels were not final when the pre-training ended. Auxiliary
+models hear of outcomes all the while, as they arrive.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelstore.observations import Observations
+from labelstore.retention import DAY
+from stream.learning import PRETRAINED
+from stream.settings import Settings
+from stream.watermark import BEGINNING, END
+
+
+class Pretraining:
+    """When which learner learns. Without a pre-training everything is stream."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._pretrain, self._window = settings.pretrain, settings.window
+        self.until = self.stream = END if self._pretrain else BEGINNING
+        self.over = not self._pretrain
+
+    def begin(self, first: int) -> None:
+        """The first impression has passed, shown at ``first``, ms."""
+        if self._pretrain and self.until == END:
+            self.until = first - first % DAY + self._pretrain
+            self.stream = self.until + self._window
+
+    def learns(self, name: str, seen: Observations) -> NDArray[np.bool_]:
+        """Which looks a learner may learn from."""
+        if name == PRETRAINED:
+            return np.asarray((seen.shown_at < self.until) & (seen.at < self.stream))
+        return np.asarray(seen.shown_at >= self.stream)
+
+    def state(self) -> list[int]:
+        """What a checkpoint keeps."""
+        return [self.until, self.stream, int(self.over)]
+
+    def restore(self, state: list[int]) -> None:
+        """Go on from `state`."""
+        self.until, self.stream = state[:2]
+        self.over = bool(state[2])

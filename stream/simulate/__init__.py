@@ -1,0 +1,1 @@
+"""stream.simulate: logs whose truth is known."""

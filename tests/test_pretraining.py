@@ -1,0 +1,193 @@
+"""The protocol of the papers: pre-training, a gap, predict then train; and the two rows every method is held against."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import select
+
+from labelstore.tables import impressions, looks, predictions
+from learner.methods import LIVE, METHODS
+from strategies import DAY, HOUR, T0
+from stream.backtest import Result, backtest
+from stream.comparison import compare
+from stream.hindsight import converted
+from stream.loop import Loop
+from stream.settings import Settings
+from stream.sources import ListSource
+from stream.workspace import opened
+from test_loop import EVENTS, Interrupted, one, run, shop, told
+
+PRETRAIN = Settings(methods=tuple(METHODS), window=2 * DAY, wait=5 * HOUR, pretrain=2 * DAY, keep=400 * DAY)
+UNTIL, STREAM = T0 + 2 * DAY, T0 + 4 * DAY
+
+
+@pytest.fixture(scope="module")
+def whole() -> Result:
+    return run(one(EVENTS), PRETRAIN)
+
+
+def labels(events: list[dict[str, Any]]) -> dict[str, int]:
+    """The final label of each impression, by loops."""
+    shown = {event["impression_id"]: event["at"] for event in events if event["type"] == "impression"}
+    back = {event["conversion_id"]: event["at"] for event in events if event["type"] == "adjustment"}
+    found = dict.fromkeys(shown, 0)
+    for event in events:
+        if event["type"] == "conversion":
+            at, close = event["at"], shown[event["impression_id"]] + 2 * DAY
+            if at <= close and back.get(event["event_id"], close + 1) > close:
+                found[event["impression_id"]] = 1
+    return found
+
+
+def test_the_first_pass_finds_the_final_labels() -> None:
+    """Its impressions are those that a naive join calls converted, and the source stands at its beginning again."""
+    source = one(EVENTS)
+    found = converted(source, PRETRAIN, 100, lambda read: None)
+    assert len(source.poll(10)) == 10
+    with opened(None, PRETRAIN) as (store, checkpoints):
+        Loop(one(EVENTS), PRETRAIN, store, checkpoints).run()
+        ids = dict(tuple(row) for row in store.connection.execute(select(impressions.c.seq, impressions.c.id)))
+    expected = labels(EVENTS)
+    last = EVENTS[-1]["at"]
+    settled = {e["impression_id"] for e in EVENTS if e["type"] == "impression" and e["at"] + 2 * DAY <= last}
+    assert {ids[seq] for seq in found} & settled == {name for name, label in expected.items() if label} & settled
+    assert len(settled) > 1000
+
+
+def test_who_learns_what() -> None:
+    """`pretrained` learns impressions of the pre-training once, settled; the others those of the stream; the gap nobody.
+    Only impressions of the stream are scored, and `oracle` has their final labels."""
+    hindsight = converted(one(EVENTS), PRETRAIN, 5000, lambda read: None)
+    with opened(None, PRETRAIN) as (store, checkpoints):
+        loop = Loop(one(EVENTS), PRETRAIN, store, checkpoints, hindsight=hindsight)
+        loop.run()
+        connection = store.connection
+        query = select(looks.c.learner, looks.c.look, looks.c.at, looks.c.label, impressions.c.at, impressions.c.id)
+        rows = connection.execute(query.join_from(looks, impressions, looks.c.impression == impressions.c.seq)).all()
+        scored = connection.execute(
+            select(impressions.c.at).join_from(predictions, impressions, predictions.c.impression == impressions.c.seq)
+        ).scalars()
+        assert min(scored) >= STREAM
+    names = ("pretrained", *METHODS)
+    final = labels(EVENTS)
+    seen = dict.fromkeys(names, 0)
+    for learner, _, at, label, shown, name in rows:
+        seen[names[learner]] += 1
+        if names[learner] == "pretrained":
+            assert shown < UNTIL
+            assert at == shown + 2 * DAY
+            assert label == final[name]
+        else:
+            assert shown >= STREAM
+        if names[learner] == "oracle":
+            assert at == shown
+            assert label == final[name] or shown + 2 * DAY > EVENTS[-1]["at"]
+    before = sum(1 for e in EVENTS if e["type"] == "impression" and e["at"] < UNTIL)
+    assert seen["pretrained"] == before  # also the last ones, fewer than a batch
+    assert min(seen.values()) >= 256
+
+
+def test_all_start_from_the_same_weights() -> None:
+    """Where nothing is learned after the pre-training, every learner has its weights, and scores alike."""
+    until = [event for event in EVENTS if event["at"] < STREAM + 3 * HOUR]
+    methods = run(one(until), PRETRAIN).summary["methods"]
+    assert len({told["digest"] for told in methods.values()}) == 1
+    assert methods["pretrained"]["looks"] > 300
+
+
+def test_pretrained_stays_as_it_is(whole: Result) -> None:
+    """After the pre-training `pretrained` never changes; every method does."""
+    until = [event for event in EVENTS if event["at"] < STREAM + 3 * HOUR]
+    start = run(one(until), PRETRAIN).summary["methods"]["pretrained"]["digest"]
+    digests = {name: told["digest"] for name, told in whole.summary["methods"].items()}
+    assert digests.pop("pretrained") == start
+    assert start not in digests.values()
+
+
+def test_nobody_else_sees_the_future(whole: Result) -> None:
+    """With and without `oracle` beside them, all other learners learn the same bytes."""
+    others = run(one(EVENTS), PRETRAIN.model_copy(update={"methods": LIVE})).summary["methods"]
+    for name in others:
+        assert others[name]["digest"] == whole.summary["methods"][name]["digest"]
+        assert others[name]["settled"] == whole.summary["methods"][name]["settled"]
+
+
+@pytest.mark.parametrize("poll", [7, 500])
+def test_polls_and_interruptions_change_nothing(tmp_path: Path, whole: Result, poll: int) -> None:
+    """The protocol keeps the promise of the same bytes."""
+    assert told(run(one(EVENTS), PRETRAIN, poll=poll)) == told(whole)
+    settings = PRETRAIN.model_copy(update={"methods": LIVE})
+    expected = told(run(one(EVENTS), settings))
+    for polls in (4, 12):
+        url = f"sqlite:///{tmp_path}/{polls}.db"
+        source = Interrupted({("events", 0): [record.value for record in one(EVENTS).poll(10**6)]})
+        source.polls = polls
+        with pytest.raises(KeyboardInterrupt):
+            run(source, settings, store=url, poll=100, every=300)
+        assert told(run(one(EVENTS), settings, store=url, poll=100, every=300)) == expected
+
+
+def test_improvement_and_excess(whole: Result) -> None:
+    """Excess and RI are what their formulas say, and stand where oracle and pretrained can be told apart."""
+    methods = run(one(shop(9000, seed=5, days=12)), PRETRAIN).summary["methods"]
+    loss = {name: told["settled"]["log_loss"] for name, told in methods.items()}
+    low, _ = methods["pretrained"]["interval"]["excess_log_loss"]
+    for name, told_ in methods.items():
+        assert told_["excess_log_loss"] == pytest.approx(loss[name] - loss["oracle"])
+        if low > 0:
+            room = loss["oracle"] - loss["pretrained"]
+            assert told_["ri"]["log_loss"] == pytest.approx((loss[name] - loss["pretrained"]) / room)
+        else:
+            assert told_["ri"] == {"auc": None, "log_loss": None}
+    assert methods["oracle"]["excess_log_loss"] == 0
+
+
+def test_the_bootstrap_covers() -> None:
+    """Over 200 draws of two methods with a known difference, the 95 % interval holds it about as often as it says."""
+    from labelstore.ledger import Hour
+
+    generator = np.random.default_rng(3)
+    held = 0
+    for _ in range(200):
+        shock = generator.normal(0, 0.2, 240)  # both methods suffer alike
+        one_ = {h: Hour(100, 10, 10.0, 100 * (0.3 + shock[h] + generator.normal(0, 0.02))) for h in range(240)}
+        other = {h: Hour(100, 10, 10.0, 100 * (0.31 + shock[h] + generator.normal(0, 0.02))) for h in range(240)}
+        methods: dict[str, Any] = {
+            name: {"settled": {"rows": 24000, "log_loss": sum(h.loss_sum for h in hours.values()) / 24000}}
+            for name, hours in (("one", one_), ("other", other))
+        }
+        made = compare(methods, [{"one": one_, "other": other}])
+        low, high = methods["other"]["interval"]["behind_best"]
+        held += low <= 0.01 <= high
+        assert made["blocks"] == 30
+    assert 180 <= held <= 199
+
+
+def test_a_short_log_has_no_interval() -> None:
+    """With few blocks no interval is pretended."""
+    methods = run(one(shop(600, seed=1, days=0.2))).summary["methods"]
+    assert all(told["interval"]["log_loss"] is None for told in methods.values())
+
+
+def test_seeds_are_put_together() -> None:
+    """Several seeds: means of their figures, the figures of each, and one interval over all."""
+    from stream.backtest import several
+
+    settings = Settings(methods=("pq", "settled"), window=2 * DAY, wait=5 * HOUR)
+    events = shop(1500, seed=1)
+    each = [run(one(events), settings.model_copy(update={"seed": seed})).summary for seed in range(3)]
+    found = several(3, "log", one(events), settings).summary
+    for name in settings.methods:
+        losses = [summary["methods"][name]["settled"]["log_loss"] for summary in each]
+        assert found["methods"][name]["settled"]["log_loss"] == pytest.approx(np.mean(losses))
+        assert [told["log_loss"] for told in found["methods"][name]["seeds"]] == losses
+        assert found["methods"][name]["settled"]["rows"] == each[0]["methods"][name]["settled"]["rows"]
+    assert found["intervals"]["seeds"] == 3
+
+
+def test_a_source_of_lists_is_read_again() -> None:
+    """A first pass sets the source back; what follows reads everything."""
+    result = backtest("log", ListSource({("events", 0): [r.value for r in one(EVENTS).poll(10**6)]}), PRETRAIN)
+    assert result.summary["events"]["read"] == len(EVENTS)

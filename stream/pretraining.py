@@ -5,8 +5,9 @@
                    `pretrained`
     stream         until + window: by then all of them are settled; every method starts here, from those weights
 
-Impressions of the gap are neither learned nor judged: their labels were not final when the pre-training ended. Auxiliary
-models hear of outcomes all the while, as they arrive.
+Impressions of the gap are not judged. What becomes known of them in the stream is learned there, by each method as its
+schedule says: without the conversions of the gap, the first window of the stream would hold too few delayed positives.
+Auxiliary models hear of outcomes all the while, as they arrive.
 """
 
 import numpy as np
@@ -37,7 +38,7 @@ class Pretraining:
         """Which looks a learner may learn from."""
         if name == PRETRAINED:
             return np.asarray((seen.shown_at < self.until) & (seen.at < self.stream))
-        return np.asarray(seen.shown_at >= self.stream)
+        return np.asarray((seen.shown_at >= self.until) & (seen.at >= self.stream))
 
     def state(self) -> list[int]:
         """What a checkpoint keeps."""

@@ -20,34 +20,46 @@ class Scenario(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    impressions: Annotated[int, Field(ge=1, le=50_000_000)] = Field(200_000, description="impressions to write")
-    partitions: Annotated[int, Field(ge=1, le=1000)] = Field(1, description="partitions; a user stays in one")
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="same seed and knobs, same bytes")
-    days: Annotated[float, Field(gt=0, le=3650)] = Field(30.0, description="days over which impressions are shown")
-    window: Annotated[Duration, Field(gt=0)] = Field(7 * DAY, description="attribution window: delays end within it")
-    change: Duration | None = Field(None, description="when a drift sets in, after the start; default half of the days")
+    impressions: Annotated[int, Field(ge=1, le=50_000_000)] = Field(default=200_000, description="impressions to write")
+    partitions: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="partitions; a user stays in one")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="same seed and knobs, same bytes")
+    days: Annotated[float, Field(gt=0, le=3650)] = Field(
+        default=30.0, description="days over which impressions are shown"
+    )
+    window: Annotated[Duration, Field(gt=0)] = Field(
+        default=7 * DAY, description="attribution window: delays end within it"
+    )
+    change: Duration | None = Field(
+        default=None, description="when a drift sets in, after the start; default half of the days"
+    )
     rate: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.1, description="share of impressions that convert, before a drift"
+        default=0.1, description="share of impressions that convert, before a drift"
     )
-    conversion_drift: float = Field(0.0, description="added to the logit of p(y|x), more for some categories")
-    delay_drift: float = Field(0.0, description="taken from the logits of fast conversions: buyers become slower")
+    conversion_drift: float = Field(default=0.0, description="added to the logit of p(y|x), more for some categories")
+    delay_drift: float = Field(
+        default=0.0, description="taken from the logits of fast conversions: buyers become slower"
+    )
     signal_drift: Annotated[float, Field(gt=0)] = Field(
-        1.0, description="factor on carts of impressions without a purchase"
+        default=1.0, description="factor on carts of impressions without a purchase"
     )
-    new_campaigns: Share = Field(0.0, description="share of the traffic that goes to campaigns never seen before")
-    newcomers: Share = Field(0.004, description="share of the traffic that a new campaign takes, one each day")
-    click_buyer: Share = Field(0.9, description="P(click | purchase)")
-    click_other: Share = Field(0.25, description="P(click | no purchase)")
-    cart_buyer: Share = Field(0.65, description="P(cart | purchase); .15 more for fast buyers, less for slow ones")
-    cart_other: Share = Field(0.045, description="P(cart | no purchase)")
-    again: Share = Field(0.05, description="share of buyers who buy a second time")
-    retractions: Share = Field(0.005, description="share of purchases taken back, two days later on average")
-    restatements: Share = Field(0.01, description="share of purchases whose value is corrected a day later")
-    late: Share = Field(0.01, description="share of records that arrive late")
-    late_by: Duration = Field(10 * MINUTE, description="by how much, on average")
-    duplicates: Share = Field(0.005, description="share of records that come twice")
-    gap: Duration = Field(0, description="an outage before the change: its records arrive when it ends")
-    broken: Share = Field(0.0001, description="share of lines that are cut off, on top of the whole ones")
+    new_campaigns: Share = Field(
+        default=0.0, description="share of the traffic that goes to campaigns never seen before"
+    )
+    newcomers: Share = Field(default=0.004, description="share of the traffic that a new campaign takes, one each day")
+    click_buyer: Share = Field(default=0.9, description="P(click | purchase)")
+    click_other: Share = Field(default=0.25, description="P(click | no purchase)")
+    cart_buyer: Share = Field(
+        default=0.65, description="P(cart | purchase); .15 more for fast buyers, less for slow ones"
+    )
+    cart_other: Share = Field(default=0.045, description="P(cart | no purchase)")
+    again: Share = Field(default=0.05, description="share of buyers who buy a second time")
+    retractions: Share = Field(default=0.005, description="share of purchases taken back, two days later on average")
+    restatements: Share = Field(default=0.01, description="share of purchases whose value is corrected a day later")
+    late: Share = Field(default=0.01, description="share of records that arrive late")
+    late_by: Duration = Field(default=10 * MINUTE, description="by how much, on average")
+    duplicates: Share = Field(default=0.005, description="share of records that come twice")
+    gap: Duration = Field(default=0, description="an outage before the change: its records arrive when it ends")
+    broken: Share = Field(default=0.0001, description="share of lines that are cut off, on top of the whole ones")
 
     @model_validator(mode="after")
     def _fits(self) -> "Scenario":

@@ -1,15 +1,17 @@
 """`belated simulate`: every knob of `Scenario` is an option, read off its fields."""
 
 import inspect
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from stream import terminal
 from stream.settings import spell
 from stream.simulate.scenario import SCENARIOS, Scenario
+from stream.simulate.write import TRUTH
+from stream.terminal import out, progress, when
 
 Name = StrEnum("Name", {name.replace("-", "_"): name for name in SCENARIOS})  # type: ignore[misc]  # made of the table
 PLAIN = {"impressions": int, "partitions": int, "seed": int, "window": str, "change": str, "late_by": str, "gap": str}
@@ -28,9 +30,9 @@ def simulate(dst: Path, scenario: Any, **knobs: Any) -> None:
 
     asked = {name: value for name, value in knobs.items() if value is not None}
     s = Scenario(**SCENARIOS[scenario.value] | asked)
-    with terminal.progress(f"simulate {scenario.value}") as told:
+    with progress(f"simulate {scenario.value}") as told:
         counts = write(s, dst, told)
-    terminal.simulated(str(dst), s, counts)
+    _tell(str(dst), s, counts)
 
 
 def _signature() -> inspect.Signature:
@@ -52,3 +54,15 @@ def _signature() -> inspect.Signature:
 
 
 simulate.__signature__ = _signature()  # type: ignore[attr-defined]
+
+
+def _tell(dst: str, s: Scenario, counts: Mapping[str, int]) -> None:
+    """What was written."""
+    counted = ", ".join(f"{times:,} {kind}" for kind, times in counts.items() if times)
+    out.print(f"{dst}: {counted}; the truth is in {dst}/{TRUTH}", markup=False)
+    drifts = [
+        name.replace("_", " ") for name in ("conversion_drift", "delay_drift", "new_campaigns") if getattr(s, name)
+    ]
+    drifts += ["signal drift"] * (s.signal_drift != 1)
+    if drifts:
+        out.print(f"  {', '.join(drifts)} from {when(s.changes_at)} UTC", markup=False)

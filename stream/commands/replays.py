@@ -1,0 +1,140 @@
+"""`belated backtest`, `replay` and `demo`: a log through learners, and how they did."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from learner.methods import DEFAULT, LIVE, METHODS, ORACLES
+from stream.commands import options
+from stream.commands.logs import convert, records, tune_garbage_collector
+from stream.commands.results import results
+from stream.settings import Settings, duration
+from stream.terminal import err, fail, progress
+
+
+def backtest(
+    log: options.Log,
+    methods: Annotated[
+        str | None,
+        typer.Option(help=f"methods to compare, from {', '.join(METHODS)}; default all, oracle only with --pretrain"),
+    ] = None,
+    pretrain: options.Pretrain = None,
+    seeds: options.Seeds = 1,
+    truth: options.TruthFile = None,
+    target: options.Target = "purchase",
+    window: options.Window = "30d",
+    wait: options.Wait = "1d",
+    lateness: options.Lateness = "0s",
+    keep: options.Keep = None,
+    base_rate: options.BaseRate = 0.05,
+    seed: options.Seed = 0,
+    strict: options.Strict = False,
+    poll: options.Poll = 5000,
+    checkpoint_every: options.Every = 200_000,
+    store: options.Store = None,
+    json_: options.Json = None,
+    html: options.Html = None,
+) -> None:
+    """Replay a log with several methods in ONE pass, and compare them on settled labels.
+
+    Every impression is scored before anything can be learned from it. All methods start from the same weights.
+    With --pretrain the rows `pretrained` (never updated after it) and `oracle` (knows the final labels, from a first
+    pass) stand beside them: RI is how much of what lies between the two a method has gained.
+
+    Example: belated backtest log/ --window 60d --wait 7d --html report.html
+    """
+    from stream.truth import Truth, beside
+
+    named = (
+        (METHODS if pretrain else LIVE)
+        if methods is None
+        else [name.strip() for name in methods.split(",") if name.strip()]
+    )
+    if seeds > 1 and store:
+        fail(f"--seeds {seeds} with --store {store}: a store holds one run; leave out one of them")
+    given = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
+    asked = dict(methods=tuple(named), pretrain=pretrain, seed=seed, strict=strict, **given)
+    known = Truth(truth) if truth else beside(log)
+    _run(log, asked, poll, checkpoint_every, store, json_, html, seeds, known)
+
+
+def replay(
+    log: options.Log,
+    method: Annotated[str, typer.Option(help=f"one of {', '.join(LIVE)}")] = DEFAULT,
+    target: options.Target = "purchase",
+    window: options.Window = "30d",
+    wait: options.Wait = "1d",
+    lateness: options.Lateness = "0s",
+    keep: options.Keep = None,
+    base_rate: options.BaseRate = 0.05,
+    seed: options.Seed = 0,
+    strict: options.Strict = False,
+    poll: options.Poll = 5000,
+    checkpoint_every: options.Every = 200_000,
+    store: options.Store = None,
+    json_: options.Json = None,
+    html: options.Html = None,
+) -> None:
+    """Replay a log with one learner; with --store it goes on from the last checkpoint.
+
+    Example: belated replay log/ --store sqlite:///belated.db
+    """
+    if method in ORACLES:
+        fail(f"method {method!r} reads final labels before they are known: only `belated backtest` may ask for it")
+    given = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
+    _run(log, dict(methods=(method,), seed=seed, strict=strict, **given), poll, checkpoint_every, store, json_, html)
+
+
+def _run(
+    log: Path,
+    asked: dict[str, Any],
+    poll: int,
+    every: int,
+    store: str | None,
+    json_: Path | None,
+    html: Path | None,
+    seeds: int = 1,
+    truth: Any = None,
+) -> None:
+    from stream import backtest as run
+    from stream.files import FileSource
+
+    settings = Settings(**asked)
+    source = FileSource(log)
+    tune_garbage_collector()
+    with progress(f"{'replay' if len(settings.methods) == 1 else 'backtest'} {log}", records(source)) as told:
+        how = dict(store=store, poll=poll, every=every, told=told, truth=truth)
+        result = (
+            run.several(seeds, str(log), source, settings, **how)
+            if seeds > 1
+            else run.backtest(str(log), source, settings, **how)
+        )
+    if html:
+        from stream.report import write
+
+        write(result, html)
+    if json_ and str(json_) != "-":
+        json_.write_text(json.dumps(result.summary, indent=2) + "\n")
+    if str(json_) == "-":
+        typer.echo(json.dumps(result.summary, indent=2))
+    else:
+        results(result.summary)
+    for what, path in (("results", json_), ("report", html)):
+        if path and str(path) != "-":
+            err.print(f"{what}: {path.resolve()}", soft_wrap=True)
+
+
+def demo(
+    folder: Annotated[Path, typer.Argument(help="where the log, the results and the report go")] = Path("demo"),
+) -> None:
+    """A year of a retailer's coupons: six ways of treating late labels, one pass, one report.
+
+    Complete Journey study data; attribution window 60 days, first look after 7 days. Takes a few minutes.
+    """
+    log = folder / "completejourney"
+    if not log.exists():
+        convert(options.Dataset.completejourney, "package", log)
+    given = dict(methods=LIVE, window=duration("60d"), wait=duration("7d"))
+    _run(log, given, 5000, 200_000, None, folder / "results.json", folder / "report.html")

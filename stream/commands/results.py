@@ -1,0 +1,82 @@
+"""What a replay says: the table of methods, and what was read."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from stream.terminal import number, out
+
+
+def results(summary: Mapping[str, Any]) -> None:
+    """The table of methods, and what was read."""
+    methods: Mapping[str, Any] = summary["methods"]
+    columns = {
+        name: show for name, show in COLUMNS.items() if any(show(told) not in (None, "") for told in methods.values())
+    }
+    title = f"{summary['log']}: judged on settled labels; every row was scored before it was learned"
+    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("method", *columns):
+        table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
+    for name, told in methods.items():
+        best = len(methods) > 1 and told["behind_best"] == 0
+        table.add_row(name, *(show(told) or "-" for show in columns.values()), style="bold green" if best else "")
+    out.print(table)
+    _read(summary, next(iter(methods.values())))
+
+
+def _settled(figure: str, digits: int = 4) -> Callable[[Mapping[str, Any]], str]:
+    return lambda told: number(told["settled"][figure], digits)
+
+
+def _behind(told: Mapping[str, Any]) -> str:
+    """Log loss above that of the best, in 1e-4, with the 95 % interval."""
+    if not told["behind_best"]:
+        return ""
+    interval = [f"{bound * 1e4:+.1f}" for bound in told["interval"]["behind_best"] or ()]
+    return f"{told['behind_best'] * 1e4:+.1f}" + (f" [{', '.join(interval)}]" if interval else "")
+
+
+def _part(part: str, figure: str, digits: int, scale: float = 1.0) -> Callable[[Mapping[str, Any]], str]:
+    def show(told: Mapping[str, Any]) -> str:
+        value: float | None = (told.get(part) or {}).get(figure)
+        return "" if value is None else number(value * scale, digits)
+
+    return show
+
+
+COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "log loss": _settled("log_loss", 5),
+    "above best, 1e-4": _behind,
+    "RI": _part("ri", "log_loss", 2),
+    "AUC": _settled("auc"),
+    "RI AUC": _part("ri", "auc", 2),
+    "PR-AUC": _settled("pr_auc"),
+    "NE": _settled("ne"),
+    "PCOC": _settled("pcoc"),
+    "ECE": _settled("ece"),
+    "true PCOC": _part("truth", "pcoc", 4),
+    "above truth, 1e-4": _part("truth", "excess_log_loss", 1, 1e4),
+    "tentative": _part("tentative", "log_loss", 5),
+    "weight": _part("weights", "mean", 3),
+    "ESS": _part("weights", "ess_share", 3),
+}
+"""What the table of methods shows, where any method has it."""
+
+
+def _read(summary: Mapping[str, Any], any_method: Mapping[str, Any]) -> None:
+    events, settled, share = summary["events"], any_method["settled"], any_method["tentative"]["share_final"]
+    out.print(
+        f"settled: {settled['rows']:,} rows, {settled['positives']:,} of them converted"
+        + (f"; {share:.1%} of all rows are final" if share is not None else "")
+    )
+    parts = ("impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates")
+    counted = ", ".join(f"{events[name]:,} {name.replace('_', ' ')}" for name in parts if events[name])
+    out.print(f"read: {events['read']:,} records = {counted or 'nothing'}")
+    out.print(f"among them: {events['late']:,} late, {events['past_window']:,} past the attribution window")
+    if summary["unknown_fields"]:
+        fields = ", ".join(f"{name} ({times:,})" for name, times in list(summary["unknown_fields"].items())[:8])
+        out.print(f"fields nobody knows, ignored: {fields}", markup=False)
+    out.print(f"{summary['seconds']:,.1f} s, {summary['events_per_second'] or 0:,.0f} events/s")

@@ -136,7 +136,7 @@ class Loop:
         pretrained, *others = self.learners
         pretrained.learn_rest(self._passed)
         for learner in others:
-            learner.trainer.adopt(pretrained.trainer)
+            learner.start_from(pretrained)
         self.pretraining.over = True
 
     def _skip(self, watermark: int) -> None:

@@ -34,7 +34,17 @@ def spell(ms: int) -> str:
     return f"{ms // UNITS[unit]}{unit}"
 
 
+RIVER = "river:"  # before the name of a classifier of river's, as a contestant
 Duration = Annotated[int, BeforeValidator(duration)]
+
+
+def _usable(classifier: str) -> None:
+    from stream.river import names
+
+    if classifier not in names():
+        raise ValueError(
+            f"river has no classifier {classifier!r} that can be used as it is; it has {', '.join(names())}"
+        )
 
 
 class Settings(BaseModel):
@@ -56,8 +66,13 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> "Settings":
         for name in self.methods:
-            if name not in METHODS:
-                raise ValueError(f"method {name!r} is unknown; choose from {', '.join(METHODS)}")
+            if name.startswith(RIVER):
+                _usable(name.removeprefix(RIVER))
+            elif name not in METHODS:
+                raise ValueError(
+                    f"method {name!r} is unknown; choose from {', '.join(METHODS)}, or a classifier of river's, such as "
+                    f"{RIVER}LogisticRegression"
+                )
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods {', '.join(self.methods)}: one is named twice; name each once")
         if self.wait >= self.window:

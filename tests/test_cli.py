@@ -162,3 +162,15 @@ def test_a_day_is_enough_to_settle(compared: dict[str, Any]) -> None:
     assert 0 < told["settled"]["rows"] < told["tentative"]["rows"] == 700
     assert told["tentative"]["share_final"] == told["settled"]["rows"] / 700
     assert DAY == 86_400_000
+
+
+def test_a_classifier_of_rivers_competes(log: Path) -> None:
+    """River's classifiers stand beside our methods, with and without a pre-training, and are judged on the same rows."""
+    for more in ([], ["--pretrain", "1d"]):
+        done = belated("backtest", log, *SHORT, "--methods", "pq,river:LogisticRegression", *more, "--json", "-")
+        assert done.returncode == 0, done.stderr
+        methods = json.loads(done.stdout)["methods"]
+        ours, theirs = methods["pq"]["settled"], methods["river:LogisticRegression"]["settled"]
+        assert ours["rows"] == theirs["rows"] > 300
+        assert ours["positives"] == theirs["positives"] > 50
+        assert theirs["log_loss"] > 0

@@ -148,7 +148,7 @@ def test_a_wild_number_hurts_nobody() -> None:
         test = batch(4000, 999, Look.CLOSE)
         score, label = learner.score(test.rows), test.label.double()
         losses[worst] = float(torch.nn.functional.binary_cross_entropy(score, label))
-    assert losses[1e9] < 1.03 * losses[10.0]
+    assert losses[1e9] < 1.04 * losses[10.0]
 
 
 def test_outcomes_move_auxiliaries_only() -> None:

@@ -61,7 +61,11 @@ def table(what: str, seeds: list[Hours]) -> None:
         gap = (methods[name]["settled"]["log_loss"] - methods[DEFAULT]["settled"]["log_loss"]) * 1e4
         print(
             f"{name:12} {t.loss_sum / t.rows:9.5f} {f'{gap:+.2f} [{low:+.2f}, {high:+.2f}]':>32} "
-            f"{t.score_sum / t.p_sum:15.4f} {t.excess_sum / t.rows * 1e4:24XX(seeds: list[Mapping[int, Hour]]) -> Hour:
+            f"{t.score_sum / t.p_sum:15.4f} {t.excess_sum / t.rows * 1e4:17.1f}"
+        )
+
+
+def sum_of(seeds: list[Mapping[int, Hour]]) -> Hour:
     total = Hour(0, 0, 0.0, 0.0)
     for found in seeds:
         for sums in found.values():

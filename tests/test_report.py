@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from learner.methods import LIVE
-from strategies import DAY, HOUR, lines
+from strategies import DAY, HOUR, T0, lines
 from stream.backtest import Result, backtest
 from stream.settings import Settings
 from stream.sources import ListSource
@@ -96,11 +96,13 @@ def test_what_could_be_gained_is_in_the_table(tmp_path: Path) -> None:
 
 
 def test_drifts_are_told(tmp_path: Path) -> None:
-    """A log whose purchases stop halfway: the page says that calibration drifted, and when."""
-    events = shop(12000, seed=4, days=12)
-    middle = events[len(events) // 2]["at"]
-    told = result([e for e in events if e["type"] != "conversion" or e["at"] < middle], methods=("vanilla",))
-    drift = told.summary["methods"]["vanilla"]["drifts"][-1]
-    assert abs(drift["hour"] * HOUR - middle) < DAY
-    assert drift["after"] > 1.2 * drift["before"]
+    """A log in which most purchases stop one day: the page says that what is never updated drifted, and when."""
+    events = shop(12000, seed=4, days=14)
+    change = T0 + 9 * DAY
+    kept = [e for e in events if e["type"] != "conversion" or e["at"] < change or int(e["event_id"][1:]) % 4 == 0]
+    settings = Settings(methods=("pq",), window=2 * DAY, wait=5 * HOUR, pretrain=3 * DAY)
+    told = backtest("log", ListSource({("events", 0): lines(kept)}), settings)
+    drift = told.summary["methods"]["pretrained"]["drifts"][0]
+    assert abs(drift["hour"] * HOUR - change) < DAY
+    assert drift["after"] > 2 * drift["before"]
     assert "<h2>Calibration drifted" in page(told, tmp_path)

@@ -9,6 +9,7 @@ A file has its name only when it is complete: until then it is called ``NAME.par
 
 import gzip
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -26,6 +27,7 @@ COLUMNS = {
 """The columns and their types in Parquet; those of the scores follow."""
 GROUP = 65_536  # rows in a row group
 STDOUT = Path("-")
+QUOTED = re.compile('[,"\r\n]')
 
 Cell = str | int | float | bool | None
 Put = Callable[[Sequence[Row]], None]
@@ -55,8 +57,7 @@ def line(values: Sequence[Cell]) -> str:
 
 def _text(value: Cell) -> str:
     if isinstance(value, str):
-        quoted = any(sign in value for sign in ',"\r\n')
-        return '"' + value.replace('"', '""') + '"' if quoted else value
+        return '"' + value.replace('"', '""') + '"' if QUOTED.search(value) else value
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else repr(value)

@@ -1,7 +1,6 @@
 """`belated labels`: look into the label store, and take the joined table out of it."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from labelstore.events import EARLIEST
+from labelstore.export import Joined
 from labelstore.life import Life
 from labelstore.observations import Credit, Look, label_at, look_at
 from learner.methods import ORACLES
 from stream.settings import Settings, moment, spell
-from stream.terminal import err, fail, out, progress, warn, when
+from stream.terminal import fail, note, out, progress, warn, when
 
 Store = Annotated[str, typer.Option(help="the label store, as it was given to replay or backtest")]
 STORE = "sqlite:///belated.db"
@@ -59,9 +59,8 @@ def export(
     Example: belated labels export labels.parquet --store sqlite:///belated.db --as-of 2017-12-01
     """
     from labelstore import ledger
-    from labelstore.export import Joined
     from labelstore.store import existing, told_plainly
-    from stream.export import ending, writing
+    from stream.export import ending
 
     ending(file)
     asked = _moment(as_of)
@@ -71,23 +70,10 @@ def export(
             fail(f"store {store}: nothing was committed to it yet; replay a log into it first")
         settings, reached = Settings(**checkpoint.settings), checkpoint.progress["passed"]
         time = reached if asked is None else asked
-        _caution(connection, settings, checkpoint.progress, time)
+        _caution(settings, reached, time)
+        _retention(connection, settings, checkpoint.progress, time)
         joined = Joined(connection, settings.target, settings.window, time, len(settings.learners))
-        size, counts = joined.size(), Counter(rows=0, converted=0, settled=0)
-        with progress(f"export {file}", size) as told, writing(file, settings.learners) as put:
-            for page in joined.pages():
-                put(page)
-                counts.update(
-                    rows=len(page), converted=sum(row.label for row in page), settled=sum(row.settled for row in page)
-                )
-                told(counts["rows"])
-    err.print(
-        f"{file}: {counts['rows']:,} impressions as of {_when(time)}, {counts['converted']:,} of them converted, "
-        f"{counts['settled']:,} settled",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+        _write(joined, file, settings.learners)
 
 
 def _moment(text: str | None) -> int | None:
@@ -102,30 +88,54 @@ def _when(ms: int) -> str:
     return f"{when(ms)} UTC" if ms >= EARLIEST else "the beginning of its log"
 
 
-def _caution(connection: Any, settings: Settings, progress: Mapping[str, Any], time: int) -> None:
-    """What an export as of ``time`` (ms) cannot tell, with the remedy."""
-    from labelstore.retention import DAY, at_least, deleted, whole_from
-
-    reached, midnight = progress["passed"], progress["midnight"]
+def _caution(settings: Settings, reached: int, time: int) -> None:
+    """Say what in an export as of ``time`` is not as of then. Both in ms."""
     if time > reached:
         warn(
             f"the store has reached {_when(reached)}, asked for is {_when(time)}: "
             "what became known in between is not in it"
         )
-    if known := [name for name in settings.learners if name in ORACLES]:
-        warn(f"score_{known[0]} is of no moment: {known[0]} knew the final labels beforehand")
-    if not deleted(connection, progress["counts"]):
+    for name in settings.learners:
+        if name in ORACLES:
+            warn(f"score_{name} is of no moment: {name} knew the final labels beforehand")
+
+
+def _retention(connection: Any, settings: Settings, stood: Mapping[str, Any], time: int) -> None:
+    """Say from when on the export is whole, where records were deleted; warn if at ``time`` (ms) there still were more.
+
+    ``stood``: the progress of the checkpoint.
+    """
+    from labelstore.retention import DAY, at_least, deleted, whole_from
+
+    if not deleted(connection, stood["counts"]):
         return
-    keep, then = at_least(settings.kept, settings.window), time - time % DAY
+    midnight, then = stood["midnight"], time - time % DAY
+    keep = at_least(settings.kept, settings.window)
     whole = f"the export is whole for impressions shown from {_when(whole_from(midnight, keep))} on"
     if then >= midnight:
-        err.print(f"the store keeps {spell(keep)}: {whole}", markup=False, highlight=False, soft_wrap=True)
-    else:
-        warn(
-            f"the store keeps {spell(keep)} and has reached {_when(reached)}; at {_when(time)} it still had impressions "
-            f"known from {_when(whole_from(then, keep))} on, since deleted: {whole}. "
-            f"To have the others, replay the log into a new --store with --keep {spell(keep + midnight - then)} or longer"
-        )
+        note(f"the store keeps {spell(keep)}: {whole}")
+        return
+    warn(
+        f"the store keeps {spell(keep)} and has reached {_when(stood['passed'])}; at {_when(time)} it still had "
+        f"impressions known from {_when(whole_from(then, keep))} on, since deleted: {whole}. "
+        f"To have the others, replay the log into a new --store with --keep {spell(keep + midnight - then)} or longer"
+    )
+
+
+def _write(joined: Joined, file: Path, learners: Sequence[str]) -> None:
+    from stream.export import writing
+
+    rows = converted = settled = 0
+    with progress(f"export {file}", joined.size()) as told, writing(file, learners) as put:
+        for page in joined.pages():
+            put(page)
+            rows += len(page)
+            converted += sum(row.label for row in page)
+            settled += sum(row.settled for row in page)
+            told(rows)
+    note(
+        f"{file}: {rows:,} impressions as of {_when(joined.as_of)}, {converted:,} of them converted, {settled:,} settled"
+    )
 
 
 def _tell(told: Life, learners: Sequence[str], target: str, window: int, passed: int) -> None:

@@ -140,7 +140,9 @@ def test_errors_are_one_sentence(log: Path, tmp_path: Path, arguments: list[str]
         assert words in said
 
 
-@pytest.mark.parametrize("command", ["backtest", "replay", "validate", "convert", "demo", "labels show"])
+@pytest.mark.parametrize(
+    "command", ["backtest", "replay", "validate", "convert", "demo", "labels show", "labels export"]
+)
 def test_help_teaches(command: str) -> None:
     """Every command says what it does and describes its options."""
     done = belated(*command.split(), "--help")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import typer
 from pydantic import ValidationError
 
-from stream.commands import labels, logs, replays
+from stream.commands import dlq, labels, logs, replays
 from stream.commands.simulate import simulate
 from stream.terminal import error
 
@@ -22,6 +22,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 )  # fmt: skip
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "labels": ("Look into the label store.", {"show": labels.show}),
+    "dlq": ("Records that could not be read.", {"list": dlq.list_, "show": dlq.show, "retry": dlq.retry}),
 }
 
 for command in COMMANDS:

@@ -4,6 +4,8 @@ Batches are cut by count, never by poll, page or checkpoint: a learner steps whe
 came from. Outcomes are handed to its auxiliary models in blocks of at most `BATCH`, and all of them before each step.
 """
 
+import re
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from learner.trainer import BATCH, Trainer
 from stream.settings import Settings
 
 PRETRAINED = "pretrained"
+UNUSED = re.compile(r"\d+\.(looks|outcomes)\.impression")
 
 
 class Unscored:
@@ -137,6 +140,19 @@ class Learner:
         for name, waiting in (("looks", self.looks), ("outcomes", self.outcomes)):
             if columns := _below(f"{name}.", found):
                 waiting[:] = [restore(columns)]
+
+
+def without(found: dict[str, Tensor], impressions: Collection[int]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, without the unused looks at these impressions and the outcomes of them."""
+    left = dict(found)
+    for prefix in [name.removesuffix("impression") for name in found if UNUSED.fullmatch(name)]:
+        columns = _below(prefix, found)
+        stay = ~torch.isin(columns["impression"], torch.tensor(sorted(impressions), dtype=torch.int64))
+        kept = tensors(restore(columns).take(torch.nonzero(stay).flatten()))
+        for name in columns:
+            del left[prefix + name]
+        left |= {prefix + name: value for name, value in kept.items() if stay.any()}
+    return left
 
 
 def _append(waiting: list[Batch], batch: Batch, index: NDArray[np.int64]) -> None:

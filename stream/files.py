@@ -129,9 +129,9 @@ class _Zstandard(io.RawIOBase):
         while not self._ready:
             packed = self._frame.unused_data or self._packed.read(1 << 16)
             if self._frame.eof:
-                self._frame = self._new()
                 if not packed:
-                    return 0
+                    return 0  # and again, whenever it is asked
+                self._frame = self._new()
             elif not packed:
                 raise EOFError
             self._ready = self._frame.decompress(packed)

@@ -65,9 +65,10 @@ def sweep(connection: Connection, url: str) -> list[str]:
         StoreError: another database beside this one has the same name, so the files may be those of its checkpoints.
     """
     folder, database, named = checkpoint_folder(url), _database(url), ledger.files(connection)
-    files = [file for file in sorted(folder.glob("*")) if OURS.fullmatch(file.name) and file.name not in named]
-    for other in database.parent.glob(database.stem + ".*") if files else ():
-        if other.is_file() and other.stem == database.stem and other != database and _is_database(other):
+    found = (file for file in sorted(folder.iterdir()) if OURS.fullmatch(file.name) and file.name not in named)
+    files = [file for file in found if file.is_file()]
+    for other in database.parent.iterdir() if files else ():
+        if other.stem == database.stem and other.is_file() and not other.samefile(database) and _is_database(other):
             raise StoreError(
                 f"{folder}: {files[0].name} and the like may belong to {other}, a database of the same name, so nothing was "
                 "removed; move one of the two elsewhere, with its checkpoints"

@@ -152,17 +152,17 @@ def test_the_write_ahead_log_is_emptied(folder: Path) -> None:
 
 
 def test_files_nobody_names_are_removed(folder: Path) -> None:
-    """Of the checkpoints only files that a killed run left go: not those of rows, not the lock, not what others put there."""
+    """Only files that a killed run left go: not those of checkpoints, not the lock, not what others put there."""
     place = checkpoint_folder(url(folder))
-    named = {"2.safetensors", "3.safetensors"}
+    named = {"3.safetensors", "4.safetensors"}
     assert {file.name for file in place.iterdir()} == named | {"lock"}
-    for name in ("1.safetensors", "4.safetensors", "4.partial", "notes.txt", "best.safetensors", "4.safetensors.bak"):
+    for name in ("1.safetensors", "5.safetensors", "5.partial", "notes.txt", "best.safetensors", "4.safetensors.bak"):
         (place / name).write_bytes(b"x")
-    (place / "5.safetensors").mkdir()
+    (place / "6.safetensors").mkdir()
     done = compact(url(folder))
-    assert done.removed == ["1.safetensors", "4.partial", "4.safetensors"]
+    assert done.removed == ["1.safetensors", "5.partial", "5.safetensors"]
     left = {file.name for file in place.iterdir()}
-    assert left == named | {"lock", "notes.txt", "best.safetensors", "4.safetensors.bak", "5.safetensors"}
+    assert left == named | {"lock", "notes.txt", "best.safetensors", "4.safetensors.bak", "6.safetensors"}
     run(url(folder))
 
 

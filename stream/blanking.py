@@ -21,8 +21,6 @@ from stream.codec import Codec, DeadLetter
 from stream.files import CUT_OFF, LONGEST, FileSource, open_log
 from stream.sources import Partition, Record, SourceError
 
-State = tuple[int, int]
-
 
 class Blanked(NamedTuple):
     """Lines that were blanked, and in how many files."""
@@ -42,6 +40,10 @@ def blank(source: FileSource, traces: Traces, strict: bool, told: Callable[[int]
         SourceError: a file is compressed and cut off, cannot be written, or somebody is writing to it.
     """
     before = {partition: _state(source.file(partition)) for partition in source.partitions()}
+    for partition in before:
+        _partial(source.file(partition).resolve()).unlink(
+            missing_ok=True
+        )  # of a run that was killed: a copy of the log
     found = _find(source, traces, Codec(strict), told)
     new: dict[Path, Path] = {}
     try:
@@ -57,7 +59,7 @@ def blank(source: FileSource, traces: Traces, strict: bool, told: Callable[[int]
             _replace(file, partial)
     except OSError as error:
         raise SourceError(
-            f"{error.filename}: cannot be written ({error.strerror}); make room or allow it, try again"
+            f"{error.filename or 'the log'}: cannot be written ({error.strerror}); make room or allow it, try again"
         ) from None
     finally:
         for partial in new.values():
@@ -93,7 +95,7 @@ def _whole(file: Path, record: Record) -> None:
 
 def _rewrite(file: Path, offsets: Set[int]) -> Path:
     """Step 2: the file with these lines blank, under a temporary name."""
-    partial = file.with_name(file.name + ".partial")
+    partial = _partial(file)
     try:
         with open_log(file) as old, _packer(file, partial) as write:
             for part in _with_blanks(old, offsets):
@@ -147,6 +149,10 @@ def _replace(file: Path, partial: Path) -> None:
         os.close(folder)
 
 
-def _state(file: Path) -> State:
+def _partial(file: Path) -> Path:
+    return file.with_name(file.name + ".partial")
+
+
+def _state(file: Path) -> tuple[int, int]:
     told = file.stat()
     return told.st_size, told.st_mtime_ns

@@ -222,3 +222,13 @@ def test_wrong_stores(
     status, _, err = said(capsys, monkeypatch, *command, "--store", store.replace("DIR", str(tmp_path)))
     assert (status, says in " ".join(err.split())) == (2, True)
     assert not list(tmp_path.glob("*.checkpoints"))
+
+
+@pytest.mark.parametrize(
+    "command", ["dlq list", "dlq show", "dlq retry", "forget", "store stats", "store compact", "dlq", "store"]
+)
+def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command says what it does and describes its options."""
+    status, out, _ = said(capsys, monkeypatch, *command.split(), "--help")
+    assert status == 0
+    assert len(out.splitlines()) > 8

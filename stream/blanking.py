@@ -10,7 +10,7 @@ Nothing is changed before 3. Stopped during 3, some files are done and others no
 import gzip
 import os
 import shutil
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -39,22 +39,14 @@ def blank(source: FileSource, traces: Traces, strict: bool, told: Callable[[int]
     Raises:
         SourceError: a file is compressed and cut off, cannot be written, or somebody is writing to it.
     """
-    before = {partition: _state(source.file(partition)) for partition in source.partitions()}
-    for partition in before:
-        _partial(source.file(partition).resolve()).unlink(
-            missing_ok=True
-        )  # of a run that was killed: a copy of the log
+    before = _begin(source)
     found = _find(source, traces, Codec(strict), told)
     new: dict[Path, Path] = {}
     try:
         for partition, offsets in found.items():
             file = source.file(partition).resolve()
             new[file] = _rewrite(file, offsets)
-        for partition, state in before.items():
-            if _state(source.file(partition)) != state:
-                raise SourceError(
-                    f"{source.file(partition)}: somebody is writing to it; nothing was blanked, try again"
-                )
+        _unchanged(source, before)
         for file, partial in new.items():
             _replace(file, partial)
     except OSError as error:
@@ -65,6 +57,20 @@ def blank(source: FileSource, traces: Traces, strict: bool, told: Callable[[int]
         for partial in new.values():
             partial.unlink(missing_ok=True)
     return Blanked(frozenset(Place(*p, offset) for p, offsets in found.items() for offset in offsets), len(new))
+
+
+def _begin(source: FileSource) -> dict[Partition, os.stat_result]:
+    """The files as they are; copies that a killed run has left beside them are removed."""
+    for partition in source.partitions():
+        _partial(source.file(partition).resolve()).unlink(missing_ok=True)
+    return {partition: source.file(partition).stat() for partition in source.partitions()}
+
+
+def _unchanged(source: FileSource, before: Mapping[Partition, os.stat_result]) -> None:
+    for partition, old in before.items():
+        now = source.file(partition).stat()
+        if (now.st_size, now.st_mtime_ns) != (old.st_size, old.st_mtime_ns):
+            raise SourceError(f"{source.file(partition)}: somebody is writing to it; nothing was blanked, try again")
 
 
 def _find(source: FileSource, traces: Traces, codec: Codec, told: Callable[[int], None]) -> dict[Partition, set[int]]:
@@ -151,8 +157,3 @@ def _replace(file: Path, partial: Path) -> None:
 
 def _partial(file: Path) -> Path:
     return file.with_name(file.name + ".partial")
-
-
-def _state(file: Path) -> tuple[int, int]:
-    told = file.stat()
-    return told.st_size, told.st_mtime_ns

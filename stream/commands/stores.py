@@ -27,27 +27,11 @@ def stats(
 
     Example: belated store stats --store sqlite:///belated.db
     """
-    from labelstore import ledger, letters
-    from labelstore import stats as of
+    from labelstore.stats import digest as of
     from labelstore.store import existing
-    from stream.upkeep import sizes
 
     with existing(store) as connection:
-        newest = ledger.newest(connection)
-        told: dict[str, Any] = {
-            "store": store,
-            "checkpoint": newest and newest.n,
-            "code": newest and newest.code,
-            "passed": newest and newest.progress["passed"],
-            "offsets": {f"{t}/{p}": n for t, p, n in newest.progress["offsets"]} if newest else {},
-            "settings": newest.settings if newest else {},
-            "rows": of.sizes(connection),
-            "impressions": of.span(connection),
-            "dead_letters": [count._asdict() for count in letters.counted(connection)],
-            "bytes": sizes(store)._asdict(),
-        }
-        if digest:
-            told["digest"] = of.digest(connection)
+        told = _stand(store, connection) | ({"digest": of(connection)} if digest else {})
     if json_:
         typer.echo(json.dumps(told, indent=2))
     else:
@@ -104,6 +88,26 @@ def forget(
         out.print(f"blanked in {log}: lines {found.lines:,}, in files {found.files:,}", markup=False, highlight=False)
     else:
         out.print("a log still has this user, and a replay of it brings the user back; --log LOG blanks its lines")
+
+
+def _stand(store: str, connection: Any) -> dict[str, Any]:
+    """What `belated store stats` says, as plain values."""
+    from labelstore import ledger, letters, stats
+    from stream.upkeep import sizes
+
+    newest = ledger.newest(connection)
+    return {
+        "store": store,
+        "checkpoint": newest and newest.n,
+        "code": newest and newest.code,
+        "passed": newest and newest.progress["passed"],
+        "offsets": {f"{t}/{p}": n for t, p, n in newest.progress["offsets"]} if newest else {},
+        "settings": newest.settings if newest else {},
+        "rows": stats.sizes(connection),
+        "impressions": stats.span(connection),
+        "dead_letters": [count._asdict() for count in letters.counted(connection)],
+        "bytes": sizes(store)._asdict(),
+    }
 
 
 def _tell(told: dict[str, Any]) -> None:

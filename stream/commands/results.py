@@ -7,7 +7,9 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from stream.terminal import number, out
+from stream.terminal import number, out, when
+
+HOUR = 3_600_000
 
 
 def results(summary: Mapping[str, Any]) -> None:
@@ -24,6 +26,14 @@ def results(summary: Mapping[str, Any]) -> None:
         best = len(methods) > 1 and told["behind_best"] == 0
         table.add_row(name, *(show(told) or "-" for show in columns.values()), style="bold green" if best else "")
     out.print(table)
+    for name, told in methods.items():
+        for drift in told["drifts"][-3:]:
+            out.print(
+                f"calibration of {name} drifted about {when(drift['hour'] * HOUR)} UTC: PCOC {drift['before']:.2f} before, "
+                f"{drift['after']:.2f} after",
+                style="yellow",
+                highlight=False,
+            )
     _read(summary, next(iter(methods.values())))
 
 
@@ -59,6 +69,7 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "ECE": _settled("ece"),
     "true PCOC": _part("truth", "pcoc", 4),
     "above truth, 1e-4": _part("truth", "excess_log_loss", 1, 1e4),
+    "drifts": lambda told: str(len(told["drifts"]) or ""),
     "tentative": _part("tentative", "log_loss", 5),
     "weight": _part("weights", "mean", 3),
     "ESS": _part("weights", "ess_share", 3),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
+from learner.methods import ORACLES
 from stream.backtest import Result
 from stream.settings import spell
 
@@ -63,7 +64,8 @@ def over_time(result: Result) -> Chart:
         text = [f"{n:,.0f} rows" for n in sums[:, 0]]
         line = {"name": name, "text": text, "mode": "lines+markers", "line_color": colour(result, name)}
         figure.add_scatter(x=x, y=sums[:, 3] / sums[:, 0], **line)
-    best = min(result.summary["methods"], key=lambda m: result.summary["methods"][m]["settled"]["log_loss"] or 9)
+    losses = {n: told["settled"]["log_loss"] or 9 for n, told in result.summary["methods"].items() if n not in ORACLES}
+    best = min(losses, key=lambda name: losses[name])
     return Chart(f"Over the whole log {best} predicts best", f"{reading} One point is {spell(span * HOUR)}.", figure)
 
 

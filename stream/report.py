@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from learner.methods import ORACLES
 from stream.backtest import Result
 from stream.settings import spell
 from stream.terminal import number, when
@@ -106,8 +107,8 @@ def _head(result: Result) -> str:
 
 
 def verdict(result: Result) -> str:
-    """The finding in a sentence; differences under half a percent are said not to be any."""
-    losses = {name: told["settled"]["log_loss"] for name, told in result.summary["methods"].items()}
+    """The finding in a sentence; differences under half a percent are said not to be any. Nobody can run an oracle."""
+    losses = {n: told["settled"]["log_loss"] for n, told in result.summary["methods"].items() if n not in ORACLES}
     known = {name: loss for name, loss in losses.items() if loss is not None}
     if not known:
         return "No row is settled yet: the log is shorter than the attribution window. What follows is tentative."

@@ -69,7 +69,7 @@ def test_the_json_has_its_shape(compared: dict[str, Any], log: Path) -> None:
     assert set(compared["methods"]) == set(LIVE)
     for told in compared["methods"].values():
         assert set(told) == {
-            "settled", "truth", "tentative", "weights", "looks", "digest", "interval", "behind_best",
+            "settled", "truth", "tentative", "weights", "looks", "digest", "interval", "behind_best", "drifts",
         }  # fmt: skip
         assert set(told["settled"]) == FIGURES
         assert set(told["tentative"]) == FIGURES | {"share_final"}
@@ -168,11 +168,12 @@ def test_a_day_is_enough_to_settle(compared: dict[str, Any]) -> None:
 
 def test_a_classifier_of_rivers_competes(log: Path) -> None:
     """River's classifiers stand beside our methods, with and without a pre-training, and are judged on the same rows."""
+    short = ["--window", "12h", "--wait", "2h", "--methods", "pq,river:LogisticRegression", "--json", "-"]
     for more in ([], ["--pretrain", "1d"]):
-        done = belated("backtest", log, *SHORT, "--methods", "pq,river:LogisticRegression", *more, "--json", "-")
+        done = belated("backtest", log, *short, *more)
         assert done.returncode == 0, done.stderr
         methods = json.loads(done.stdout)["methods"]
         ours, theirs = methods["pq"]["settled"], methods["river:LogisticRegression"]["settled"]
-        assert ours["rows"] == theirs["rows"] > 300
-        assert ours["positives"] == theirs["positives"] > 50
+        assert ours["rows"] == theirs["rows"] > 200
+        assert ours["positives"] == theirs["positives"] > 40
         assert theirs["log_loss"] > 0

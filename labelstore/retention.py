@@ -5,11 +5,33 @@ deleted. All looks of an impression fall within one window after it was known, a
 day: nothing that is still to be looked at is deleted.
 """
 
-from sqlalchemy import Connection, and_, delete, select
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, and_, delete, func, select
 
 from labelstore.tables import adjustments, conversions, impressions, looks, predictions, signals
 
 DAY = 86_400_000
+FACTS = (impressions, signals, conversions, adjustments)
+
+
+def at_least(keep: int, window: int) -> int:
+    """How long records are kept that are asked to be kept for ``keep``, under this attribution window, ms."""
+    return max(keep, window + DAY)
+
+
+def whole_from(midnight: int, keep: int) -> int:
+    """Impressions shown from this moment on are there with all that came back, once event time has passed a midnight, ms.
+
+    What was known before is deleted; and what comes back is known no earlier than its impression was shown.
+    """
+    return midnight - keep
+
+
+def deleted(connection: Connection, passed: Mapping[str, int]) -> bool:
+    """Whether any record has been deleted; ``passed``: how many of each table have passed."""
+    kept = {table.name: select(func.count()).select_from(table) for table in FACTS}
+    return any(connection.execute(count).scalar_one() < passed.get(name, 0) for name, count in kept.items())
 
 
 def delete_known_before(connection: Connection, cutoff: int) -> None:
@@ -22,6 +44,6 @@ def delete_known_before(connection: Connection, cutoff: int) -> None:
     for table in (predictions, looks):
         old = table.c.impression < first if first is not None else table.c.impression.is_not(None)
         connection.execute(delete(table).where(old))
-    for table in (impressions, signals, conversions, adjustments):
+    for table in FACTS:
         known = table.c.known_at < cutoff
         connection.execute(delete(table).where(known if first is None else and_(table.c.seq < first, known)))

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select
 
 from labelstore.bulk import WITHIN, seqs
 from labelstore.due import Target
-from labelstore.observations import Credit, Look, label_at, look_at
+from labelstore.observations import Credit, Look, converted_at, label_at, look_at
 from labelstore.tables import impressions, looks, predictions, signals
 
 PAGE = 4096
@@ -50,8 +50,8 @@ def outcomes(target: Target, shown: Sequence[tuple[int, int, int]], now: int | N
         until = close if now is None else min(now, close)
         credit: list[Credit] = credits.get(seq, [])
         label = label_at(until, credit)
-        times = [c.credited_at - at for c in credit if c.credited_at <= until]
-        found.append(Outcome(seq, at, label, min(times) if label else None))
+        known = converted_at(until, credit) if label else None
+        found.append(Outcome(seq, at, label, None if known is None else known - at))
     return found
 
 

@@ -21,7 +21,7 @@ from labelstore.bulk import insert_rows
 from labelstore.due import Target
 from labelstore.events import Event
 from labelstore.observations import Schedule
-from labelstore.retention import DAY, delete_known_before
+from labelstore.retention import at_least, delete_known_before, whole_from
 from labelstore.tables import checkpoints, looks, metadata, predictions
 
 
@@ -43,7 +43,7 @@ class LabelStore:
 
     def __init__(self, url: str, windows: Mapping[str, int], keep: int) -> None:
         self.windows = dict(windows)
-        self.keep = max(keep, max(self.windows.values()) + DAY)
+        self.keep = at_least(keep, max(self.windows.values()))
         self.engine = open_engine(url)
         metadata.create_all(self.engine)
         self.connection: Connection = self.engine.connect()
@@ -83,7 +83,7 @@ class LabelStore:
 
     def forget_before(self, midnight: int) -> None:
         """Delete what has been known for longer than ``keep``; called at every midnight of event time."""
-        delete_known_before(self.connection, midnight - self.keep)
+        delete_known_before(self.connection, whole_from(midnight, self.keep))
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def told_plainly(url: str) -> Iterator[None]:
 
 @contextmanager
 def existing(url: str) -> Iterator[Connection]:
-    """A store that is there already, for reading.
+    """A store that is there already, for reading: as it is now, whatever another process commits meanwhile.
 
     Raises:
         StoreError: there is none.
@@ -113,6 +113,10 @@ def existing(url: str) -> Iterator[Connection]:
     engine = open_engine(url, create=False)
     try:
         with engine.connect() as connection:
+            if engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN")  # else each query would see its own moment
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
     finally:
         engine.dispose()

@@ -1,8 +1,8 @@
 """The conversion model: hashed embeddings and numbers -> a logit; and the one step by which it learns.
 
-Two parts are added up. A linear model over every hashed value and number learns by damped Newton steps: it is quick, and it
-remembers a level as long as the rows behind it were many, so that a run of late positives moves it as much as it
-should and no more. A small network over the embeddings learns what is not linear, slowly, by Adagrad.
+Two parts are added up. A linear model over every hashed value and number learns by Newton steps on the diagonal: it is
+quick, and it remembers a level as long as the rows behind it were many, so that a run of late positives moves it as much as
+it should and no more. A small network over the embeddings learns what is not linear, slowly, by Adagrad.
 """
 
 import math
@@ -17,8 +17,11 @@ from learner.batch import Rows
 
 RATE = 0.004  # Adagrad's step
 START = 1e-4  # Adagrad's sums of squares begin here
-PRIOR = 1.0  # curvature that the weight of a hashed value starts with: p (1 - p) of 20 rows at 5 %
+PRIOR = 3.0  # curvature that the weight of a hashed value starts with: p (1 - p) of 60 rows at 5 %
 BELIEF = 1.0  # the same for the intercept and the slopes of numbers
+STRIDE = 4.0  # of a logit, the most that one step may move it
+TINY = 1e-20  # where nothing bends
+FIRST = {"weight": PRIOR, "slope": BELIEF, "base": BELIEF}  # curvature never falls below it
 MEMORY = 2.0**19  # rows after which curvature counts half: how long a level is remembered
 
 
@@ -54,8 +57,7 @@ class ConversionModel:
             self.dense[f"weight{layer}"] = torch.randn(fan_out, fan_in, generator=generator) * math.sqrt(2.0 / fan_in)
             self.dense[f"bias{layer}"] = torch.zeros(fan_out)
         self.dense["out"] = torch.zeros(1, sizes[-1])
-        start = {"weight": PRIOR, "slope": BELIEF, "base": BELIEF}
-        self.memory = {name: torch.full_like(value, start.get(name, START)) for name, value in self.tensors().items()}
+        self.memory = {name: torch.full_like(value, FIRST.get(name, START)) for name, value in self.tensors().items()}
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights by name."""
@@ -89,10 +91,13 @@ class ConversionModel:
         network = self._network(embedding_bag(place, embeddings, offsets, mode="mean"), numbers)
         return Pass(rows, numbers, self._linear(rows, numbers) + network, used, embeddings)
 
-    def step(self, run: "Pass", loss: Tensor) -> None:
-        """One step down the gradient of a mean loss; of the hashed values only those used move."""
+    def step(self, run: "Pass", loss: Tensor, weight: Tensor) -> None:
+        """One step down the gradient of a mean loss; of the hashed values only those used move.
+
+        ``weight`` [R]: importance weights, what each row's curvature counts for.
+        """
         gradients = torch.autograd.grad(loss, [run.logit, run.embeddings, *self.dense.values()])
-        self._newton(run, gradients[0] * len(run.logit))
+        self._newton(run, gradients[0] * len(run.logit), weight)
         squares = self.memory["table"][run.used].addcmul_(gradients[1], gradients[1])
         self.memory["table"][run.used] = squares
         self.table[run.used] = run.embeddings.detach().addcdiv_(gradients[1], squares.sqrt(), value=-RATE)
@@ -101,23 +106,47 @@ class ConversionModel:
             squares = self.memory[name].addcmul_(gradient, gradient)
             value.addcdiv_(gradient, squares.sqrt(), value=-RATE)
 
-    def _newton(self, run: "Pass", gradient: Tensor) -> None:
-        """Each linear weight moves by - c sum g x / sum p (1 - p) x^2; below the line over all rows of the past, fading.
+    def _newton(self, run: "Pass", gradient: Tensor, weight: Tensor) -> None:
+        """Each linear weight j moves by - a G / C: G = sum g x of the batch, C = sum h x^2 of all rows so far, fading.
 
-        The intercept has c = 1/2, the F inputs of a row share the other half, c = 1 / (2 F): a correction that all rows
-        call for is made once, not F times over. ``gradient`` [R]: dL / dlogit of each row.
+        h = weight p (1 - p). Weights that share rows would correct the same error together, F times over where all rows
+        call for it, so the step is as long as a line search says:
+
+            a = sum_j B_j u_j^2 / sum_rows h (sum_j x_j u_j)^2 <= 1,   u_j = G_j / sqrt(C_j B_j),   B = sum h x^2 here
+
+        the minimum, along this direction, of the quadratic with diagonal C whose correlations are those of the batch. It is
+        1 where errors have nothing in common, 1 / F where all have. No step moves the logit of a row by more than STRIDE.
+        ``gradient`` [R]: dL / dlogit of each row.
         """
         p = torch.sigmoid(run.logit.detach())
-        curvature, size = p * (1 - p), len(p)
-        share = 0.5 * size / max(1, len(run.rows.ids) + int((run.numbers != 0).sum()))
-        keep = 2.0 ** (-size / MEMORY)
-        row = torch.repeat_interleave(torch.arange(size), run.rows.ptr.diff())
-        self.base -= 0.5 * gradient.sum() / self.memory["base"].mul_(keep).add_(curvature.sum())
-        memory = self.memory["slope"].mul_(keep).add_(curvature @ run.numbers.square())
-        self.slope -= share * (gradient @ run.numbers) / memory
-        memory = self.memory["weight"].mul_(keep).clamp_(min=PRIOR).index_add_(0, run.rows.ids, curvature[row])
-        moved = torch.zeros_like(self.weight).index_add_(0, run.rows.ids, gradient[row])
-        self.weight.addcdiv_(moved, memory, value=-share)
+        curvature, numbers, rows = weight * p * (1 - p), run.numbers, run.rows
+        row = torch.repeat_interleave(torch.arange(rows.size), rows.ptr.diff())
+        used, place = torch.unique(rows.ids, return_inverse=True)
+        nothing = torch.zeros(len(used))
+        parts = {  # of the batch: B, G
+            "weight": (nothing.index_add(0, place, curvature[row]), nothing.index_add(0, place, gradient[row])),
+            "slope": (curvature @ numbers.square(), gradient @ numbers),
+            "base": (curvature.sum()[None], gradient.sum()[None]),
+        }
+        remembered = self._remember({name: bend for name, (bend, _) in parts.items()}, used, rows.size)
+        u = {name: pull / (remembered[name] * bend.clamp(min=TINY)).sqrt() for name, (bend, pull) in parts.items()}
+        apart = sum((bend * u[name].square()).sum() for name, (bend, _) in parts.items())
+        together = curvature @ (numbers @ u["slope"] + u["base"]).index_add(0, row, u["weight"][place]).square()
+        length = (apart / together.clamp(min=TINY)).clamp(max=1)
+        moves = {name: length * pull / remembered[name] for name, (_, pull) in parts.items()}
+        far = (numbers @ moves["slope"] + moves["base"]).index_add(0, row, moves["weight"][place]).abs().max()
+        short = (STRIDE / far.clamp(min=STRIDE)).item()
+        self.weight.index_add_(0, used, moves["weight"], alpha=-short)
+        self.slope.sub_(moves["slope"], alpha=short)
+        self.base.sub_(moves["base"], alpha=short)
+
+    def _remember(self, bends: dict[str, Tensor], used: Tensor, rows: int) -> dict[str, Tensor]:
+        """C of the linear weights, with this batch: of the hashed values only those ``used``."""
+        for name in bends:
+            self.memory[name].mul_(2.0 ** (-rows / MEMORY)).clamp_(min=FIRST[name])
+        self.memory["weight"].index_add_(0, used, bends["weight"])
+        found = {name: self.memory[name].add_(bends[name]) for name in ("slope", "base")}
+        return found | {"weight": self.memory["weight"][used]}
 
 
 class Pass(NamedTuple):

@@ -82,7 +82,7 @@ class Trainer:
         self.moments = features.update(self.moments, batch.rows.numbers)
         run = self.model.forward(batch.rows, features.standardise(self.moments, batch.rows.numbers))
         loss, weight, estimates = self.method.loss(self.outputs(run.logit, batch), batch)
-        self.model.step(run, loss.mean())
+        self.model.step(run, loss.mean(), weight)
         self.version += 1
         self._account(loss.detach(), weight, clipped(estimates).view(batch.size, -1).any(1))
         return weight

@@ -8,12 +8,14 @@ import torch
 from numpy.typing import NDArray
 
 from labelstore import ledger
+from labelstore.store import StoreError
 from learner import delay
 from learner.methods import ORACLES
 from stream.comparison import compare
+from stream.drift import drifts
 from stream.hindsight import converted
 from stream.loop import Loop
-from stream.settings import Settings
+from stream.settings import RIVER, Settings
 from stream.sources import Source
 from stream.truth import Truth
 from stream.workspace import opened
@@ -68,6 +70,8 @@ def backtest(
     Raises:
         SourceError, StoreError, CheckpointError: with the remedy.
     """
+    if store and any(name.startswith(RIVER) for name in settings.methods):
+        raise StoreError(f"store {store}: classifiers of river's cannot go on from a checkpoint; leave out --store")
     torch.set_num_threads(1)
     known = set(settings.methods) & set(ORACLES)
     hindsight = converted(source, settings, poll, told) if known else frozenset()
@@ -121,6 +125,8 @@ def _result(log: str, loop: Loop, seconds: float, read: int) -> Result:
             "looks": learner.trainer.report.looks,
             "digest": learner.trainer.digest(),
         }
+    for name, told in methods.items():
+        told["drifts"] = [found._asdict() for found in drifts(hours.get(name, {}))]
     summary = {
         "log": log,
         "events": {name: loop.counts[name] for name in EVENTS},

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
+from learner.methods import ORACLES
 from stream.backtest import Result
 from stream.settings import spell
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#8C6D1F")
+HOUR = 3_600_000
 POINTS = 60  # of a line over time, at most
 TICKS = {"1 min": 60, "10 min": 600, "1 h": 3600, "6 h": 21_600, "1 d": 86_400, "7 d": 604_800, "30 d": 2_592_000}
 
@@ -30,28 +32,62 @@ def colour(result: Result, name: str) -> str:
     return COLOURS[list(result.summary["methods"]).index(name) % len(COLOURS)]
 
 
-def over_time(result: Result) -> Chart:
-    """Settled log loss by the time the impressions were shown."""
+def _spans(result: Result) -> tuple[int, dict[str, Any]] | None:
+    """Hours in a point, and learner -> (times, sums [points, columns of Hour])."""
     hours = sorted({hour for found in result.hours.values() for hour in found})
-    reading = "Each point is the mean over the impressions shown in that span; lower is better."
     if not hours:
-        return Chart("Log loss over time", reading, None)
+        return None
     span = max(1, -(-(hours[-1] - hours[0] + 1) // POINTS))
     span = next((n for n in (1, 6, 24, 168, 672) if n >= span), span)
-    figure = _figure("shown", "settled log loss")
+    drawn: dict[str, Any] = {}
     for name in result.summary["methods"]:
-        found = result.hours.get(name, {})
-        rows = np.array([(hour, told.rows, told.loss_sum) for hour, told in found.items()], dtype=float).reshape(-1, 3)
-        groups, place = np.unique(rows[:, 0] // span, return_inverse=True)
-        count, loss = np.bincount(place, rows[:, 1]), np.bincount(place, rows[:, 2])
-        x = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(hours=float(g * span)) for g in groups]
-        text = [f"{n:,.0f} rows" for n in count]
-        figure.add_scatter(
-            x=x, y=loss / count, name=name, text=text, mode="lines+markers", line_color=colour(result, name)
-        )
-    best = min(result.summary["methods"], key=lambda m: result.summary["methods"][m]["settled"]["log_loss"] or 9)
-    spelled = spell(span * 3_600_000)
-    return Chart(f"Over the whole log {best} predicts best", f"{reading} One point is {spelled}.", figure)
+        rows = np.array([(hour, *told) for hour, told in result.hours.get(name, {}).items()], dtype=float)
+        groups, place = np.unique(rows.reshape(-1, 7)[:, 0] // span, return_inverse=True)
+        sums = np.zeros((len(groups), 6))
+        np.add.at(sums, place, rows.reshape(-1, 7)[:, 1:])
+        drawn[name] = [_day(float(g * span)) for g in groups], sums
+    return span, drawn
+
+
+def _day(hour: float) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(hours=hour)
+
+
+def over_time(result: Result) -> Chart:
+    """Settled log loss by the time the impressions were shown."""
+    reading = "Each point is the mean over the impressions shown in that span; lower is better."
+    if (found := _spans(result)) is None:
+        return Chart("Log loss over time", reading, None)
+    span, drawn = found
+    figure = _figure("shown", "settled log loss")
+    for name, (x, sums) in drawn.items():
+        text = [f"{n:,.0f} rows" for n in sums[:, 0]]
+        line = {"name": name, "text": text, "mode": "lines+markers", "line_color": colour(result, name)}
+        figure.add_scatter(x=x, y=sums[:, 3] / sums[:, 0], **line)
+    losses = {n: told["settled"]["log_loss"] or 9 for n, told in result.summary["methods"].items() if n not in ORACLES}
+    best = min(losses, key=lambda name: losses[name])
+    return Chart(f"Over the whole log {best} predicts best", f"{reading} One point is {spell(span * HOUR)}.", figure)
+
+
+def level_over_time(result: Result) -> Chart:
+    """PCOC by the time the impressions were shown, with the drifts that ADWIN found."""
+    reading = "Mean score over share converted; 1 is calibrated. A cross is where ADWIN sees a drift begin."
+    if (found := _spans(result)) is None:
+        return Chart("Calibration over time", reading, None)
+    figure = _figure("shown", "PCOC")
+    times = 0
+    for name, (x, sums) in found[1].items():
+        seen = sums[:, 1] > 0
+        y, x = sums[seen, 2] / sums[seen, 1], [at for at, there in zip(x, seen, strict=True) if there]
+        figure.add_scatter(x=x, y=y, name=name, mode="lines", line_color=colour(result, name))
+        drifts = result.summary["methods"][name]["drifts"]
+        times += len(drifts)
+        marks = {"symbol": "x", "size": 10, "color": colour(result, name)}
+        at, level = [_day(drift["hour"]) for drift in drifts], [drift["after"] for drift in drifts]
+        figure.add_scatter(x=at, y=level, name=f"{name} drifts", mode="markers", marker=marks, showlegend=False)
+    figure.add_hline(y=1, line={"dash": "dash", "color": "#8c959f"})
+    told = f"Calibration drifted {times} times" if times else "No drift of calibration was found"
+    return Chart(told, reading, figure)
 
 
 def calibration(result: Result) -> Chart:

@@ -21,7 +21,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     replays.backtest, replays.replay, logs.validate, logs.convert, simulate, replays.demo,
 )  # fmt: skip
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
-    "labels": ("Look into the label store.", {"show": labels.show}),
+    "labels": ("Look into the label store.", {"show": labels.show, "export": labels.export}),
 }
 
 for command in COMMANDS:
@@ -37,10 +37,13 @@ def main() -> None:
     """Runs the command; an expected error is one sentence, without a traceback."""
     from labelstore.store import StoreError
     from stream.checkpoint import CheckpointError
+    from stream.export import ExportError
     from stream.report import ReportError
     from stream.sources import SourceError
 
-    expected = SourceError, StoreError, CheckpointError, ReportError, FileExistsError, FileNotFoundError, ImportError
+    expected = (
+        SourceError, StoreError, CheckpointError, ReportError, ExportError, FileExistsError, FileNotFoundError, ImportError,
+    )  # fmt: skip
     try:
         app()
     except ValidationError as found:

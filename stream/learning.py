@@ -4,7 +4,7 @@ Batches are cut by count, never by poll, page or checkpoint: a learner steps whe
 came from. Outcomes are handed to its auxiliary models in blocks of at most `BATCH`, and all of them before each step.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,10 +14,12 @@ from torch import Tensor
 from labelstore.observations import Look, Observations, Schedule
 from labelstore.store import LabelStore
 from learner.batch import Batch, Rows, cat, cat_rows, restore, tensors
-from learner.methods import METHODS
 from learner.model import Shape
 from learner.trainer import BATCH, Trainer
-from stream.settings import Settings
+from stream.settings import RIVER, Settings
+
+if TYPE_CHECKING:
+    from stream.river import Contestant
 
 PRETRAINED = "pretrained"
 
@@ -45,16 +47,15 @@ class Learner:
 
     Args:
         number: its place among the learners of the run.
-        name: a method, or `PRETRAINED`: final labels of a pre-training, and no more.
+        name: a method, or a classifier of river's, or `PRETRAINED`: final labels of a pre-training, and no more.
     """
 
     def __init__(self, number: int, name: str, settings: Settings, store: LabelStore, unscored: Unscored) -> None:
         elapsed, window = settings.wait / 1000, settings.window / 1000
-        method = "settled" if name == PRETRAINED else name
-        looks = METHODS[method].looks(elapsed, window)
         self.number, self.name, self._store, self._unscored = number, name, store, unscored
-        self.trainer = Trainer(method, elapsed, window, settings.seed, Shape(base_rate=settings.base_rate))
-        first, outcomes = round(looks.first * 1000), bool(METHODS[method].auxiliaries)
+        self.trainer: Trainer | Contestant = _trainer(name, settings)
+        looks = self.trainer.method.looks(elapsed, window)
+        first, outcomes = round(looks.first * 1000), bool(self.trainer.method.auxiliaries)
         self.schedule = Schedule(first, looks.conversion, outcomes, looks.hindsight)
         self.looks: list[Batch] = []  # fewer than BATCH looks in all
         self.outcomes: list[Batch] = []
@@ -117,6 +118,11 @@ class Learner:
         }
         self._store.keep_looks(self.number, {name: column.numpy() for name, column in columns.items()})
 
+    def start_from(self, pretrained: "Learner") -> None:
+        """Take over the weights of a pre-training; river's classifiers have learned from it by themselves."""
+        if isinstance(self.trainer, Trainer) and isinstance(pretrained.trainer, Trainer):
+            self.trainer.adopt(pretrained.trainer)
+
     def learn_rest(self, now: int) -> None:
         """One step on the looks that are left, however few."""
         if self.looks:
@@ -137,6 +143,16 @@ class Learner:
         for name, waiting in (("looks", self.looks), ("outcomes", self.outcomes)):
             if columns := _below(f"{name}.", found):
                 waiting[:] = [restore(columns)]
+
+
+def _trainer(name: str, settings: Settings) -> "Trainer | Contestant":
+    if name.startswith(RIVER):
+        from stream.river import Contestant
+
+        return Contestant(name.removeprefix(RIVER), settings.base_rate, settings.seed)
+    method = "settled" if name == PRETRAINED else name
+    shape = Shape(base_rate=settings.base_rate)
+    return Trainer(method, settings.wait / 1000, settings.window / 1000, settings.seed, shape)
 
 
 def _append(waiting: list[Batch], batch: Batch, index: NDArray[np.int64]) -> None:

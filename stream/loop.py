@@ -136,7 +136,7 @@ class Loop:
         pretrained, *others = self.learners
         pretrained.learn_rest(self._passed)
         for learner in others:
-            learner.trainer.adopt(pretrained.trainer)
+            learner.start_from(pretrained)
         self.pretraining.over = True
 
     def _skip(self, watermark: int) -> None:
@@ -156,9 +156,10 @@ class Loop:
             self.assembler.meet(event.kind for _, event in facts if isinstance(event, Signal))
             if shown:
                 self.pretraining.begin(shown[0].impression.at)
-                judged = [row for row in shown if row.impression.at >= self.pretraining.stream]
-                rows = self.assembler.rows(row.impression.features for row in judged)
-                self.unscored.add([row.seq for row in judged], [row.known_at for row in judged], rows)
+                rows = self.assembler.rows(row.impression.features for row in shown)  # all: places go by passing
+                judged = [n for n, row in enumerate(shown) if row.impression.at >= self.pretraining.stream]
+                seqs, known_at = [shown[n].seq for n in judged], [shown[n].known_at for n in judged]
+                self.unscored.add(seqs, known_at, rows.take(torch.tensor(judged, dtype=torch.int64)))
         for seen in self.target.due(self._passed, stop):
             batch = self.assembler.batch(seen)
             for learner in self.learners:

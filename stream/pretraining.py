@@ -7,7 +7,8 @@
 
 Impressions of the gap are not judged. What becomes known of them in the stream is learned there, by each method as its
 schedule says: without the conversions of the gap, the first window of the stream would hold too few delayed positives.
-Auxiliary models hear of outcomes all the while, as they arrive.
+Auxiliary models hear of outcomes all the while, as they arrive. River's classifiers cannot start from our weights: each
+learns from the same settled labels of the pre-training by itself.
 """
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from labelstore.observations import Observations
 from labelstore.retention import DAY
 from stream.learning import PRETRAINED
-from stream.settings import Settings
+from stream.settings import RIVER, Settings
 from stream.watermark import BEGINNING, END
 
 
@@ -36,9 +37,9 @@ class Pretraining:
 
     def learns(self, name: str, seen: Observations) -> NDArray[np.bool_]:
         """Which looks a learner may learn from."""
-        if name == PRETRAINED:
-            return np.asarray((seen.shown_at < self.until) & (seen.at < self.stream))
-        return np.asarray((seen.shown_at >= self.until) & (seen.at >= self.stream))
+        before = np.asarray((seen.shown_at < self.until) & (seen.at < self.stream))
+        after = np.asarray((seen.shown_at >= self.until) & (seen.at >= self.stream))
+        return before if name == PRETRAINED else before | after if name.startswith(RIVER) else after
 
     def state(self) -> list[int]:
         """What a checkpoint keeps."""

@@ -1,9 +1,11 @@
 """The report: one self-contained page that a manager can read. Needs the extra `report`."""
 
+from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from learner.methods import ORACLES
 from stream.backtest import Result
 from stream.settings import spell
 from stream.terminal import number, when
@@ -15,6 +17,8 @@ TERMS = {
     "NE": "log loss over that of always saying the base rate; below 1 something was learned",
     "AUC": "how often a converting row scores above one that does not; one half is chance",
     "PCOC": "mean score over share converted; 1 is calibrated, above 1 says too much",
+    "RI": "(method - pretrained) / (oracle - pretrained): 0 is no better than the pre-training, 1 as good as oracle",
+    "oracle": "learns every final label at once, which only a backtest can know",
     "ECE": "mean distance between score and share converted, by groups of score",
     "importance weight": "what a row counts for, given that its label may still change",
     "ESS": "effective sample size, (sum w)² / sum w², as a share of the rows; 1 is best",
@@ -23,6 +27,14 @@ FIGURES = {
     "log_loss": ("log loss", min), "ne": ("NE", min), "auc": ("AUC", max), "pr_auc": ("PR-AUC", max),
     "pcoc": ("PCOC", None), "ece": ("ECE", min),
 }  # fmt: skip
+AGAINST: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
+    "RI log loss": lambda told: (told.get("ri") or {}).get("log_loss"),
+    "RI AUC": lambda told: (told.get("ri") or {}).get("auc"),
+    "log loss over oracle": lambda told: told.get("excess_log_loss"),
+    "PCOC to true p": lambda told: (told["truth"] or {}).get("pcoc"),
+    "divergence from true p": lambda told: (told["truth"] or {}).get("excess_log_loss"),
+}
+"""What is shown where there is an oracle, or a known truth."""
 STYLE = """
 :root { color-scheme: light }
 body { font: 16px/1.55 system-ui, sans-serif; color: #1b1f24; background: #fff; margin: 0 }
@@ -75,7 +87,7 @@ def write(result: Result, path: Path) -> None:
 def _body(result: Result) -> str:
     from stream import charts
 
-    drawn = (charts.over_time, charts.calibration, charts.delays, charts.funnel, charts.weights)
+    drawn = (charts.over_time, charts.level_over_time, charts.calibration, charts.delays, charts.funnel, charts.weights)
     sections = [_section(n, chart(result)) for n, chart in enumerate(drawn)]
     return "".join([_head(result), _methods(result), *sections, _events(result), _terms()])
 
@@ -95,8 +107,8 @@ def _head(result: Result) -> str:
 
 
 def verdict(result: Result) -> str:
-    """The finding in a sentence; differences under half a percent are said not to be any."""
-    losses = {name: told["settled"]["log_loss"] for name, told in result.summary["methods"].items()}
+    """The finding in a sentence; differences under half a percent are said not to be any. Nobody can run an oracle."""
+    losses = {n: told["settled"]["log_loss"] for n, told in result.summary["methods"].items() if n not in ORACLES}
     known = {name: loss for name, loss in losses.items() if loss is not None}
     if not known:
         return "No row is settled yet: the log is shorter than the attribution window. What follows is tentative."
@@ -120,8 +132,10 @@ def _methods(result: Result) -> str:
         if values:
             best[figure] = better(values) if better else min(values, key=lambda value: abs(value - 1))
     heads = ["method", "rows", "converted", *(name for name, _ in FIGURES.values()), "tentative log loss", "final"]
+    compared = [name for name, show in AGAINST.items() if any(show(told) is not None for told in methods.values())]
+    heads += compared
     heads += ["weight mean", "max", "clipped", "ESS", "looks", "digest"]
-    rows = "".join(_method(result, name, best) for name in methods)
+    rows = "".join(_method(result, name, best, compared) for name in methods)
     head = "".join(f"<th>{head}</th>" for head in heads)
     return (
         "<h2>The methods side by side</h2><p class='quiet'>All read the log once, together, from the same start "
@@ -130,7 +144,7 @@ def _methods(result: Result) -> str:
     )
 
 
-def _method(result: Result, name: str, best: dict[str, float]) -> str:
+def _method(result: Result, name: str, best: dict[str, float], compared: list[str]) -> str:
     from stream.charts import colour
 
     told: dict[str, Any] = result.summary["methods"][name]
@@ -139,8 +153,9 @@ def _method(result: Result, name: str, best: dict[str, float]) -> str:
     for figure in FIGURES:
         mark = ' class="best"' if settled[figure] is not None and settled[figure] == best[figure] else ""
         cells.append(f"<td{mark}>{number(settled[figure], 5 if figure == 'log_loss' else 4)}</td>")
-    more = [told["tentative"]["log_loss"], told["tentative"]["share_final"], weights["mean"], weights["max"]]
-    more += [weights["clipped_share"], weights["ess_share"], told["looks"]]
+    more = [told["tentative"]["log_loss"], told["tentative"]["share_final"]]
+    more += [AGAINST[name](told) for name in compared]
+    more += [weights["mean"], weights["max"], weights["clipped_share"], weights["ess_share"], told["looks"]]
     cells += [f"<td>{number(value)}</td>" for value in more]
     dot = f'<span class="dot" style="background:{colour(result, name)}"></span>'
     return f"<tr><td>{dot}{escape(name)}</td>{''.join(cells)}<td><code>{told['digest'][:12]}</code></td></tr>"

@@ -1,10 +1,12 @@
 """What a run is asked to do. Everything here is part of the result: a checkpoint is only continued under the same."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from labelstore.events import EARLIEST, LATEST
 from learner.methods import DEFAULT, METHODS
 
 UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
@@ -34,7 +36,40 @@ def spell(ms: int) -> str:
     return f"{ms // UNITS[unit]}{unit}"
 
 
+def moment(text: str) -> int:
+    """An event time, ms since 1970, as written by a person: ISO 8601, UTC where no offset is given, or ms since 1970.
+
+    >>> moment("2017-11-28"), moment("2017-11-28T02:00+02:00"), moment("1511827200000")
+    (1511827200000, 1511827200000, 1511827200000)
+    """
+    text = text.strip()
+    try:
+        if text.isascii() and text.isdigit():
+            ms = int(text)
+        else:
+            time = datetime.fromisoformat(text)
+            since = (time if time.tzinfo else time.replace(tzinfo=UTC)) - datetime.fromtimestamp(0, UTC)
+            ms = -(-since // timedelta(milliseconds=1))  # what is known before a part of a ms is known before the next
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not a time; write ISO 8601, such as 2017-11-28 or 2017-11-28T12:00 (UTC), or ms since 1970"
+        ) from None
+    if not EARLIEST <= ms <= LATEST:
+        raise ValueError(f"{text!r} is not within 2000 to 2100, as all event times are; a bare number is ms since 1970")
+    return ms
+
+
+RIVER = "river:"  # before the name of a classifier of river's, as a contestant
 Duration = Annotated[int, BeforeValidator(duration)]
+
+
+def _usable(classifier: str) -> None:
+    from stream.river import names
+
+    if classifier not in names():
+        raise ValueError(
+            f"river has no classifier {classifier!r} that can be used as it is; it has {', '.join(names())}"
+        )
 
 
 class Settings(BaseModel):
@@ -56,8 +91,13 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> "Settings":
         for name in self.methods:
-            if name not in METHODS:
-                raise ValueError(f"method {name!r} is unknown; choose from {', '.join(METHODS)}")
+            if name.startswith(RIVER):
+                _usable(name.removeprefix(RIVER))
+            elif name not in METHODS:
+                raise ValueError(
+                    f"method {name!r} is unknown; choose from {', '.join(METHODS)}, or a classifier of river's, such as "
+                    f"{RIVER}LogisticRegression"
+                )
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods {', '.join(self.methods)}: one is named twice; name each once")
         if self.wait >= self.window:

@@ -47,6 +47,16 @@ def error(message: str) -> None:
     err.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
+def note(message: str) -> None:
+    """One sentence on standard error, where standard output may be the result."""
+    err.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """One sentence on standard error; the work goes on."""
+    err.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
 def fail(message: str) -> NoReturn:
     """Say what is wrong, and end with status 2."""
     error(message)

@@ -10,6 +10,7 @@ import pytest
 
 from learner.methods import LIVE
 from strategies import DAY, HOUR, T0, lines
+from test_loop import own
 
 EVENTS: list[dict[str, Any]] = sorted(
     [
@@ -59,7 +60,7 @@ def compared(log: Path) -> dict[str, Any]:
 
 def test_the_json_has_its_shape(compared: dict[str, Any], log: Path) -> None:
     """All parts are there for every method, and what was read is accounted for."""
-    assert set(compared) == {"log", "events", "unknown_fields", "methods", "seconds", "events_per_second"}
+    assert set(compared) == {"log", "events", "unknown_fields", "methods", "intervals", "seconds", "events_per_second"}
     assert set(compared["events"]) == {"read", "late", "past_window", *PARTS}
     assert compared["events"]["read"] == len(EVENTS) + 3 == sum(compared["events"][name] for name in PARTS)
     assert (compared["events"]["dead_letters"], compared["events"]["duplicates"]) == (2, 1)
@@ -67,7 +68,9 @@ def test_the_json_has_its_shape(compared: dict[str, Any], log: Path) -> None:
     assert compared["log"] == str(log)
     assert set(compared["methods"]) == set(LIVE)
     for told in compared["methods"].values():
-        assert set(told) == {"settled", "tentative", "weights", "looks", "digest"}
+        assert set(told) == {
+            "settled", "truth", "tentative", "weights", "looks", "digest", "interval", "behind_best", "drifts",
+        }  # fmt: skip
         assert set(told["settled"]) == FIGURES
         assert set(told["tentative"]) == FIGURES | {"share_final"}
         assert set(told["weights"]) == {"mean", "max", "clipped_share", "ess_share"}
@@ -80,7 +83,8 @@ def test_replay_is_one_row_of_backtest(compared: dict[str, Any], log: Path, tmp_
         done = belated("replay", log, *SHORT, "--store", f"sqlite:///{tmp_path}/s.db", "--json", out)
         assert done.returncode == 0, done.stderr
         told = json.loads(out.read_text())
-        assert told["methods"] == {"pq_signals": compared["methods"]["pq_signals"]}
+        assert list(told["methods"]) == ["pq_signals"]
+        assert own(told["methods"]["pq_signals"]) == own(compared["methods"]["pq_signals"])
         assert told["events"] == compared["events"]
     shown = belated("labels", "show", "i5", "--store", f"sqlite:///{tmp_path}/s.db")
     for words in (
@@ -117,7 +121,7 @@ def test_validate_says_what_is_wrong(log: Path) -> None:
     ("arguments", "says"),
     [
         (["replay", "nowhere"], ["nowhere", "there is no such log", "give a folder"]),
-        (["backtest", "LOG", "--methods", "pq,magic"], ["'magic'", "choose from settled"]),
+        (["backtest", "LOG", "--methods", "pq,magic"], ["'magic'", "choose from oracle, settled"]),
         (["backtest", "LOG", "--window", "soon"], ["window", "'soon' is not a duration", "7d"]),
         (["backtest", "LOG", "--window", "1d", "--wait", "2d"], ["wait 2d", "window 1d"]),
         (["replay", "LOG", "--store", "mysql"], ["mysql", "sqlite:///belated.db"]),
@@ -136,7 +140,9 @@ def test_errors_are_one_sentence(log: Path, tmp_path: Path, arguments: list[str]
         assert words in said
 
 
-@pytest.mark.parametrize("command", ["backtest", "replay", "validate", "convert", "demo", "labels show"])
+@pytest.mark.parametrize(
+    "command", ["backtest", "replay", "validate", "convert", "demo", "labels show", "labels export"]
+)
 def test_help_teaches(command: str) -> None:
     """Every command says what it does and describes its options."""
     done = belated(*command.split(), "--help")
@@ -158,3 +164,16 @@ def test_a_day_is_enough_to_settle(compared: dict[str, Any]) -> None:
     assert 0 < told["settled"]["rows"] < told["tentative"]["rows"] == 700
     assert told["tentative"]["share_final"] == told["settled"]["rows"] / 700
     assert DAY == 86_400_000
+
+
+def test_a_classifier_of_rivers_competes(log: Path) -> None:
+    """River's classifiers stand beside our methods, with and without a pre-training, and are judged on the same rows."""
+    short = ["--window", "12h", "--wait", "2h", "--methods", "pq,river:LogisticRegression", "--json", "-"]
+    for more in ([], ["--pretrain", "1d"]):
+        done = belated("backtest", log, *short, *more)
+        assert done.returncode == 0, done.stderr
+        methods = json.loads(done.stdout)["methods"]
+        ours, theirs = methods["pq"]["settled"], methods["river:LogisticRegression"]["settled"]
+        assert ours["rows"] == theirs["rows"] > 200
+        assert ours["positives"] == theirs["positives"] > 40
+        assert theirs["log_loss"] > 0

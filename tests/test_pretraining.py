@@ -130,6 +130,17 @@ def test_polls_and_interruptions_change_nothing(tmp_path: Path, whole: Result, p
         assert told(run(one(EVENTS), settings, store=url, poll=100, every=300)) == expected
 
 
+def test_features_of_the_gap_get_their_places_as_they_pass() -> None:
+    """A feature first met in the gap, and one first met later, have the same places however the log was read."""
+    events = []
+    for event in EVENTS:
+        more = {"gap": "x"} if STREAM - 4 * HOUR < event["at"] < STREAM else {}
+        more = {"new": "y"} if event["at"] >= STREAM + 6 * HOUR else more
+        events.append(event | {"features": event["features"] | more} if event["type"] == "impression" else event)
+    settings = PRETRAIN.model_copy(update={"methods": ("pq", "settled")})
+    assert told(run(one(events), settings, poll=20)) == told(run(one(events), settings))
+
+
 def test_improvement_and_excess(whole: Result) -> None:
     """Excess and RI are what their formulas say, and stand where oracle and pretrained can be told apart."""
     methods = run(one(shop(9000, seed=5, days=12)), PRETRAIN).summary["methods"]

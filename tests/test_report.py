@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from learner.methods import LIVE
-from strategies import DAY, HOUR, lines
+from strategies import DAY, HOUR, T0, lines
 from stream.backtest import Result, backtest
 from stream.settings import Settings
 from stream.sources import ListSource
@@ -40,7 +40,7 @@ def test_the_page_is_self_contained(full: Result, tmp_path: Path) -> None:
     outside = re.sub(r"<script.*?</script>", "", text, flags=re.S)
     assert not re.search(r"""(src|href)\s*=""", outside)
     assert not re.search(r"<script[^>]+src", text)
-    assert text.count('id="chart-') == 5
+    assert text.count('id="chart-') == 6
 
 
 def test_the_same_result_gives_the_same_bytes(full: Result, tmp_path: Path) -> None:
@@ -84,3 +84,25 @@ def test_the_verdict_is_honest(full: Result) -> None:
     assert "predicts best" in said
     near = [name for name, loss in losses.items() if name != best and loss / losses[best] < 1.005]
     assert ("hardly be told" in said) == bool(near)
+
+
+def test_what_could_be_gained_is_in_the_table(tmp_path: Path) -> None:
+    """With a pre-training and an oracle the table has the log loss above it; what no row has is no column."""
+    settings = Settings(methods=("oracle", "pq"), window=2 * DAY, wait=5 * HOUR, pretrain=DAY)
+    told = backtest("log", ListSource({("events", 0): lines(shop(1500, seed=1))}), settings)
+    text = page(told, tmp_path)
+    assert "<th>log loss over oracle</th>" in text
+    assert "<th>PCOC to true p</th>" not in text
+
+
+def test_drifts_are_told(tmp_path: Path) -> None:
+    """A log in which most purchases stop one day: the page says that what is never updated drifted, and when."""
+    events = shop(12000, seed=4, days=14)
+    change = T0 + 9 * DAY
+    kept = [e for e in events if e["type"] != "conversion" or e["at"] < change or int(e["event_id"][1:]) % 4 == 0]
+    settings = Settings(methods=("pq",), window=2 * DAY, wait=5 * HOUR, pretrain=3 * DAY)
+    told = backtest("log", ListSource({("events", 0): lines(kept)}), settings)
+    drift = told.summary["methods"]["pretrained"]["drifts"][0]
+    assert abs(drift["hour"] * HOUR - change) < DAY
+    assert drift["after"] > 2 * drift["before"]
+    assert "<h2>Calibration drifted" in page(told, tmp_path)

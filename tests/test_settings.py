@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from strategies import T0
 from stream.check import check
-from stream.settings import UNITS, Settings, duration, spell
+from stream.settings import UNITS, Settings, duration, moment, spell
 from stream.sources import ListSource
 
 
@@ -67,3 +68,30 @@ def test_a_log_is_checked_without_a_store() -> None:
     assert found.lost == {"conversion purchase": 1, "adjustment": 1}
     assert found.unknown == {"signal.x": 1}
     assert list(found.reasons.values()) == [[("events", 0, 5)]]
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [
+        ("2023-11-14", T0),
+        ("2023-11-14T00:00", T0),
+        ("2023-11-14 00:00:00Z", T0),
+        ("2023-11-14T02:00:00+02:00", T0),
+        (f" {T0} ", T0),
+        ("2023-11-14T00:00:00.0001", T0 + 1),
+        ("2023-11-14T00:00:00.001", T0 + 1),
+    ],
+)
+def test_moments(text: str, ms: int) -> None:
+    """ISO 8601 is UTC where it has no offset, a date its midnight, a number ms; a part of a ms is the next ms, as what
+    is known before one is known before the other."""
+    assert moment(text) == ms
+
+
+@pytest.mark.parametrize(
+    "text", ["", "now", "2023-13-01", "2023-11", "-1", "1e12", "1699920000", "1999-12-31", "٣" * 13]
+)
+def test_no_moments(text: str) -> None:
+    """What is no time, or none that an event can have, is refused."""
+    with pytest.raises(ValueError, match="is not"):
+        moment(text)

@@ -1,20 +1,28 @@
-"""`belated labels`: look into the label store."""
+"""`belated labels`: look into the label store, and take the joined table out of it."""
 
 import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from labelstore.events import EARLIEST
+from labelstore.export import Joined
 from labelstore.life import Life
 from labelstore.observations import Credit, Look, label_at, look_at
-from stream.terminal import fail, out, when
+from learner.methods import ORACLES
+from stream.settings import Settings, moment, spell
+from stream.terminal import fail, note, out, progress, warn, when
+
+Store = Annotated[str, typer.Option(help="the label store, as it was given to replay or backtest")]
+STORE = "sqlite:///belated.db"
 
 
 def show(
     impression_id: Annotated[str, typer.Argument(help="an impression_id of the log")],
-    store: Annotated[str, typer.Option(help="the label store, such as sqlite:///belated.db")],
+    store: Store = STORE,
 ) -> None:
     """The life of one impression: shown, signals, looks, weights, settled."""
     from labelstore import ledger
@@ -27,9 +35,107 @@ def show(
         if found is None or checkpoint is None:
             some = ", ".join(some_ids(connection)) or "none"
             fail(f"impression {impression_id!r}: the store {store} has no such impression; it has, for example: {some}")
-        settings = checkpoint.settings
-        passed = checkpoint.progress["passed"]
-        _tell(found, settings["methods"], settings["target"], settings["window"], passed)
+        settings = Settings(**checkpoint.settings)
+        _tell(found, settings.learners, settings.target, settings.window, checkpoint.progress["passed"])
+
+
+def export(
+    file: Annotated[
+        Path, typer.Argument(help="what to write: .csv, .csv.gz or .parquet; - for CSV on standard output")
+    ],
+    store: Store = STORE,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="event time: ISO 8601, UTC where no offset is given, or ms since 1970; default all that has passed",
+        ),
+    ] = None,
+) -> None:
+    """The joined table as it was KNOWN at a moment: one row per impression with label, signals and scores.
+
+    Only records known before that moment take part, so nothing of the future leaks into offline work.
+
+    Example: belated labels export labels.parquet --store sqlite:///belated.db --as-of 2017-12-01
+    """
+    from labelstore import ledger
+    from labelstore.store import existing, told_plainly
+    from stream.export import ending
+
+    ending(file)
+    asked = _moment(as_of)
+    with told_plainly(store), existing(store) as connection:
+        checkpoint = ledger.newest(connection)
+        if checkpoint is None:
+            fail(f"store {store}: nothing was committed to it yet; replay a log into it first")
+        settings, reached = Settings(**checkpoint.settings), checkpoint.progress["passed"]
+        time = reached if asked is None else asked
+        _caution(settings, reached, time)
+        _retention(connection, settings, checkpoint.progress, time)
+        joined = Joined(connection, settings.target, settings.window, time, len(settings.learners))
+        _write(joined, file, settings.learners)
+
+
+def _moment(text: str | None) -> int | None:
+    try:
+        return None if text is None else moment(text)
+    except ValueError as error:
+        fail(f"--as-of: {error}")
+
+
+def _when(ms: int) -> str:
+    """An event time; a store that has read nothing stands before all of them."""
+    return f"{when(ms)} UTC" if ms >= EARLIEST else "the beginning of its log"
+
+
+def _caution(settings: Settings, reached: int, time: int) -> None:
+    """Say what in an export as of ``time`` is not as of then. Both in ms."""
+    if time > reached:
+        warn(
+            f"the store has reached {_when(reached)}, asked for is {_when(time)}: "
+            "what became known in between is not in it"
+        )
+    for name in settings.learners:
+        if name in ORACLES:
+            warn(f"score_{name} is of no moment: {name} knew the final labels beforehand")
+
+
+def _retention(connection: Any, settings: Settings, stood: Mapping[str, Any], time: int) -> None:
+    """Say from when on the export is whole, where records were deleted; warn if at ``time`` (ms) there still were more.
+
+    ``stood``: the progress of the checkpoint.
+    """
+    from labelstore.retention import DAY, at_least, deleted, whole_from
+
+    if not deleted(connection, stood["counts"]):
+        return
+    midnight, then = stood["midnight"], time - time % DAY
+    keep = at_least(settings.kept, settings.window)
+    whole = f"the export is whole for impressions shown from {_when(whole_from(midnight, keep))} on"
+    if then >= midnight:
+        note(f"the store keeps {spell(keep)}: {whole}")
+        return
+    warn(
+        f"the store keeps {spell(keep)} and has reached {_when(stood['passed'])}; at {_when(time)} it still had "
+        f"impressions known from {_when(whole_from(then, keep))} on, since deleted: {whole}. "
+        f"To have the others, replay the log into a new --store with --keep {spell(keep + midnight - then)} or longer"
+    )
+
+
+def _write(joined: Joined, file: Path, learners: Sequence[str]) -> None:
+    from stream.export import writing
+
+    rows = converted = settled = 0
+    with progress(f"export {file}", joined.size()) as told, writing(file, learners) as put:
+        for page in joined.pages():
+            put(page)
+            rows += len(page)
+            converted += sum(row.label for row in page)
+            settled += sum(row.settled for row in page)
+            told(rows)
+    note(
+        f"{file}: {rows:,} impressions as of {_when(joined.as_of)}, {converted:,} of them converted, {settled:,} settled"
+    )
 
 
 def _tell(told: Life, learners: Sequence[str], target: str, window: int, passed: int) -> None:

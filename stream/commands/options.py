@@ -11,7 +11,7 @@ Target = Annotated[str, typer.Option(help="the kind of conversion to predict")]
 Window = Annotated[str, typer.Option(help="attribution window: a conversion counts this long after its impression")]
 Wait = Annotated[str, typer.Option(help="elapsed time until the first look at an impression")]
 Lateness = Annotated[str, typer.Option(help="how far a partition may be out of order before a record counts as late")]
-Keep = Annotated[str | None, typer.Option(help="how long records are kept  [default: two windows]")]
+Keep = Annotated[str | None, typer.Option(help="how long records are kept; by default two windows")]
 BaseRate = Annotated[float, typer.Option(help="conversion rate believed before anything was learned")]
 Seed = Annotated[int, typer.Option(help="of the start weights, the same for all methods")]
 Strict = Annotated[bool, typer.Option("--strict", help="refuse records with fields nobody knows")]
@@ -28,7 +28,7 @@ TruthFile = Annotated[
     Path | None, typer.Option("--truth", help="known p of a simulated log; default LOG/truth.csv.gz where it is")
 ]
 Store = Annotated[
-    str | None, typer.Option(help="label store to keep, such as sqlite:///belated.db  [default: temporary]")
+    str | None, typer.Option(help="label store to keep, such as sqlite:///belated.db; by default a temporary one")
 ]
 Json = Annotated[Path | None, typer.Option("--json", help="write the results to this file, - for standard output")]
 Html = Annotated[Path | None, typer.Option("--html", help="write the report, one page, to this file")]

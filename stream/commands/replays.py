@@ -10,7 +10,7 @@ from learner.methods import DEFAULT, LIVE, METHODS, ORACLES
 from stream.commands import options
 from stream.commands.logs import convert, records, tune_garbage_collector
 from stream.commands.results import results
-from stream.settings import Settings, duration
+from stream.settings import RIVER, Settings, duration
 from stream.terminal import err, fail, progress
 
 
@@ -18,7 +18,10 @@ def backtest(
     log: options.Log,
     methods: Annotated[
         str | None,
-        typer.Option(help=f"methods to compare, from {', '.join(METHODS)}; default all, oracle only with --pretrain"),
+        typer.Option(
+            help=f"methods to compare, from {', '.join(METHODS)}, or classifiers of river's (river:LogisticRegression); "
+            "default all of ours, oracle only with --pretrain"
+        ),
     ] = None,
     pretrain: options.Pretrain = None,
     seeds: options.Seeds = 1,
@@ -81,6 +84,8 @@ def replay(
 
     Example: belated replay log/ --store sqlite:///belated.db
     """
+    if method.startswith(RIVER):
+        fail(f"method {method!r} cannot go on from a checkpoint: only `belated backtest` may ask for it")
     if method in ORACLES:
         fail(f"method {method!r} reads final labels before they are known: only `belated backtest` may ask for it")
     given = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)

@@ -4,27 +4,51 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
-from stream.terminal import number, out
+from stream.terminal import number, out, when
+
+HOUR = 3_600_000
 
 
 def results(summary: Mapping[str, Any]) -> None:
     """The table of methods, and what was read."""
     methods: Mapping[str, Any] = summary["methods"]
-    columns = {
-        name: show for name, show in COLUMNS.items() if any(show(told) not in (None, "") for told in methods.values())
-    }
+    columns = {name: show for name, show in COLUMNS.items() if _any(methods, name)}
     title = f"{summary['log']}: judged on settled labels; every row was scored before it was learned"
-    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    out.print(title, markup=False, highlight=False)
+    left = [name for name in LAST if name in columns]
+    while (
+        Measurement.get(out, out.options.update(max_width=1000), table := _table(methods, columns)).maximum > out.width
+        and left
+    ):
+        del columns[left.pop()]
+    out.print(table)
+    if hidden := [name for name in LAST if name not in left and name in COLUMNS and _any(methods, name)]:
+        out.print(
+            f"no room for {', '.join(hidden)}: see --json or --html, or a wider terminal", style="dim", highlight=False
+        )
+    for name, told in methods.items():
+        drifts = [f"{when(d['hour'] * HOUR)} (PCOC {d['before']:.2f} to {d['after']:.2f})" for d in told["drifts"][-3:]]
+        if drifts:
+            said = f"calibration of {name} drifted: {', '.join(drifts)} UTC"
+            out.print(said, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    _read(summary, next(iter(methods.values())))
+
+
+def _any(methods: Mapping[str, Any], name: str) -> bool:
+    return any(COLUMNS[name](told) not in (None, "") for told in methods.values())
+
+
+def _table(methods: Mapping[str, Any], columns: Mapping[str, Callable[[Mapping[str, Any]], str]]) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("method", *columns):
         table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
     for name, told in methods.items():
         best = len(methods) > 1 and told["behind_best"] == 0
         table.add_row(name, *(show(told) or "-" for show in columns.values()), style="bold green" if best else "")
-    out.print(table)
-    _read(summary, next(iter(methods.values())))
+    return table
 
 
 def _settled(figure: str, digits: int = 4) -> Callable[[Mapping[str, Any]], str]:
@@ -59,11 +83,17 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "ECE": _settled("ece"),
     "true PCOC": _part("truth", "pcoc", 4),
     "above truth, 1e-4": _part("truth", "excess_log_loss", 1, 1e4),
+    "drifts": lambda told: str(len(told["drifts"]) or ""),
     "tentative": _part("tentative", "log_loss", 5),
     "weight": _part("weights", "mean", 3),
     "ESS": _part("weights", "ess_share", 3),
 }
 """What the table of methods shows, where any method has it."""
+LAST = (
+    "PCOC", "above best, 1e-4", "RI", "true PCOC", "above truth, 1e-4", "AUC", "drifts", "RI AUC", "ECE", "PR-AUC", "ESS",
+    "NE", "weight", "tentative",
+)  # fmt: skip
+"""What is left out where there is no room for all, the last ones first."""
 
 
 def _read(summary: Mapping[str, Any], any_method: Mapping[str, Any]) -> None:

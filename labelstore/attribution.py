@@ -18,6 +18,7 @@ from sqlalchemy import (
     bindparam,
     case,
     func,
+    or_,
     select,
     true,
     update,
@@ -58,7 +59,8 @@ def statements(events: Table) -> Statements:
     after = select(I.seq).where(touch, inside, I.seq > E.seq).order_by(I.seq).limit(1)
     waits = and_(E.impression.is_(None), E.seq < FIRST, kind, I.seq >= FIRST, inside)
     waiting = select(E.seq, func.min(I.seq)).group_by(E.seq)
-    missed = and_(E.impression.is_(None), I.seq < E.seq, I.at < E.at - WINDOW)
+    nobody = or_(E.impression.is_(None), E.impression > E.seq)  # that had passed took it
+    missed = and_(nobody, I.seq < E.seq, I.at < E.at - WINDOW)
     close = case((I.known_at > I.at + WINDOW, I.known_at), else_=I.at + WINDOW)
     count = select(func.count(E.seq.distinct()))
     return Statements(
@@ -111,8 +113,10 @@ _taken = (
     .where(adjustments.c.conversion_id == conversions.c.id, adjustments.c.action == "retract")
     .scalar_subquery()
 )
-_RETRACTED_AT = update(conversions).values(
-    retracted_at=case((_taken > conversions.c.known_at, _taken), else_=conversions.c.known_at)
+_RETRACTED_AT = (
+    update(conversions)
+    .where(conversions.c.retracted_at.is_(None))
+    .values(retracted_at=case((_taken > conversions.c.known_at, _taken), else_=conversions.c.known_at))
 )
 _RETRACTED = select(adjustments.c.conversion_id).where(adjustments.c.action == "retract")
 
@@ -123,7 +127,7 @@ def credit(connection: Connection) -> None:
 
 
 def retract(connection: Connection, first: int) -> None:
-    """Set when conversions were taken back: at the later of conversion and retraction, whichever passed last."""
+    """Set when conversions were taken back: at the later of conversion and first retraction, whichever passed last."""
     C, A = conversions.c, adjustments.c
     connection.execute(_RETRACTED_AT.where(C.id.in_(_RETRACTED.where(A.seq >= first))))
     connection.execute(_RETRACTED_AT.where(C.seq >= first, C.id.in_(_RETRACTED)))

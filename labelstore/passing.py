@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, Table, bindparam, delete, select
 
 from labelstore.attribution import attribute, credit, retract
 from labelstore.bulk import insert_rows
@@ -34,6 +34,9 @@ COLUMNS: dict[type[Event], tuple[str, ...]] = {
 }
 
 
+_REPLACED = delete(items).where(items.c.id == bindparam("product"))
+
+
 class Shown(NamedTuple):
     """An impression that has just passed."""
 
@@ -60,50 +63,55 @@ def pass_on(
     known = _known(connection, facts)
     seq = last
     for known_at, fact in facts:
-        kind, name = type(fact), identity(fact)
-        if name in known[kind]:
+        kind = type(fact)
+        if _repeats(fact, known[kind]):
             counts["duplicates"] += 1
             continue
-        known[kind].add(name)
         seq += 1
         counts[TABLES[kind].name] += 1
         rows[kind].append(_row(seq, known_at, fact))
         if isinstance(fact, Impression):
             shown.append(Shown(seq, known_at, fact))
-    _insert(connection, rows)
+    _insert(connection, rows, known[Item])
     counts["past_window"] = _attribute(connection, rows, last + 1, windows)
     return shown, counts, seq
 
 
-def _known(connection: Connection, facts: Sequence[tuple[int, Event]]) -> dict[type[Event], set[str]]:
-    """Of the identities in these records, those the store already has."""
+def _known(connection: Connection, facts: Sequence[tuple[int, Event]]) -> dict[type[Event], dict[str, int]]:
+    """Of the ids in these records, those the store already has, with their event time."""
     asked: dict[type[Event], list[str]] = {kind: [] for kind in TABLES}
     for _, fact in facts:
-        asked[type(fact)].append(fact.item_id if isinstance(fact, Item) else identity(fact))
-    known: dict[type[Event], set[str]] = {kind: set() for kind in TABLES}
+        asked[type(fact)].append(_id(fact))
+    known: dict[type[Event], dict[str, int]] = {kind: {} for kind in TABLES}
     for kind, ids in asked.items():
-        table = TABLES[kind]
-        columns = (table.c.id, table.c.at) if kind is Item else (table.c.id,)
+        table = TABLES[kind].c
         for chunk in range(0, len(ids), IDS):
-            query = select(*columns).where(table.c.id.in_(ids[chunk : chunk + IDS]))
-            known[kind].update("@".join(map(str, row)) for row in connection.execute(query))
+            rows = connection.execute(select(table.id, table.at).where(table.id.in_(ids[chunk : chunk + IDS])))
+            known[kind].update((name, at) for name, at in rows)
     return known
 
 
-def _insert(connection: Connection, rows: Rows) -> None:
+def _id(fact: Event) -> str:
+    return fact.item_id if isinstance(fact, Item) else identity(fact)
+
+
+def _repeats(fact: Event, known: dict[str, int]) -> bool:
+    """Whether a record is one that is kept; if not, it is from now on. Of a product the newest metadata is kept."""
+    name = _id(fact)
+    at = known.get(name)
+    if at is not None and (at == fact.at or not isinstance(fact, Item)):
+        return True
+    known[name] = fact.at if at is None else max(at, fact.at)
+    return False
+
+
+def _insert(connection: Connection, rows: Rows, newest: Mapping[str, int]) -> None:
+    """``newest``: event time of each product's newest metadata, the only one that is kept."""
+    kept = [row for row in rows[Item] if row[1] == newest[row[0]]]
+    if kept:
+        connection.execute(_REPLACED, [{"product": row[0]} for row in kept])
     for kind, table in TABLES.items():
-        if kind is not Item:
-            insert_rows(connection, table, COLUMNS[kind], rows[kind])
-    newest: dict[str, tuple[Any, ...]] = {}
-    for row in rows[Item]:  # only the newest metadata of a product is kept
-        if row[0] not in newest or row[1] >= newest[row[0]][1]:
-            newest[row[0]] = row
-    for name, at in connection.execute(select(items.c.id, items.c.at).where(items.c.id.in_(list(newest)))).all():
-        if at > newest[name][1]:
-            del newest[name]
-        else:
-            connection.execute(items.delete().where(items.c.id == name))
-    insert_rows(connection, items, COLUMNS[Item], list(newest.values()))
+        insert_rows(connection, table, COLUMNS[kind], kept if kind is Item else rows[kind])
 
 
 def _attribute(connection: Connection, rows: Rows, first: int, windows: Mapping[str, int]) -> int:

@@ -47,6 +47,12 @@ def adjustments(draw: st.DrawFn) -> dict[str, Any]:
     return event | ({"value": 2.5} if action == "restate" else {})
 
 
+@st.composite
+def metadata(draw: st.DrawFn) -> dict[str, Any]:
+    """Metadata of a product."""
+    return {"type": "item", "item_id": draw(items), "at": draw(times), "features": {"stock": draw(st.integers(0, 3))}}
+
+
 def lines(events: list[dict[str, Any]]) -> list[bytes]:
     """Events as lines of a log."""
     return [json.dumps(event).encode() for event in events]

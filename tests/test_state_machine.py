@@ -1,0 +1,364 @@
+"""Any story of a log gives the same looks and labels: records of several partitions, read in any order, a bit at a time;
+duplicates, late ones, retractions, bad bytes; commits, crashes, logs that end and grow again. The oracle knows only the log.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import func, select
+
+from labelstore import ledger
+from labelstore.due import Target
+from labelstore.observations import Schedule
+from labelstore.stats import digest, sizes
+from labelstore.tables import dead_letters, predictions
+from learner.model import Shape
+from oracle import DAY, Oracle, Row, clock_of, event_of, in_order, plain, read
+from strategies import HOUR, T0, adjustments, impressions, lines, metadata, referring
+from stream.loop import Loop
+from stream.settings import Settings
+from stream.sources import ListSource, Partition, Record
+from stream.watermark import BEGINNING
+from stream.workspace import opened
+
+WINDOW, WAIT = 2 * DAY, 5 * HOUR
+METHODS = ("pq", "fnw", "settled", "vanilla")
+SCHEDULES = (Schedule(WAIT, True, True), Schedule(0, True), Schedule(WINDOW), Schedule(WAIT))
+Log = dict[Partition, list[Record]]
+
+events = st.one_of(impressions(), impressions(), referring(), referring(), adjustments(), metadata())
+hours = st.integers(-40, 3)
+places = st.integers(0, 3)
+
+
+class Pause(Exception):
+    """The story goes on elsewhere."""
+
+
+class Told(ListSource):
+    """A log in memory that is read as told, may grow, and knows that a partition has ended only once it was read to there.
+
+    ``next``: (partition, how many records) of the polls to come; without them the reader is left.
+    """
+
+    def __init__(self, log: Log) -> None:
+        super().__init__({})
+        self._log = {place: log[place] for place in sorted(log)}
+        self.next: list[tuple[Partition, int]] = []
+        self.over = False
+        self.seek({})
+
+    def seek(self, offsets: Mapping[Partition, int]) -> None:
+        super().seek(offsets)
+        self.ended: frozenset[Partition] = frozenset()
+
+    @property
+    def positions(self) -> dict[Partition, int]:
+        """Of the next record of each partition."""
+        return dict(self._next)
+
+    def poll(self, limit: int, paused: frozenset[Partition] = frozenset()) -> list[Record]:
+        if not self.next:
+            raise Pause
+        place, count = self.next.pop(0)
+        found = super().poll(count, frozenset(p for p in self._log if p != place) | paused)
+        self.ended = super().exhausted() if self.over else frozenset()
+        return found
+
+    def exhausted(self) -> frozenset[Partition]:
+        return self.ended
+
+
+class Recording(Target):
+    """Remembers the looks that were taken."""
+
+    taken: list[Row]
+
+    def due(self, start: int, stop: int) -> Any:
+        for page in super().due(start, stop):
+            self.taken += plain([page])
+            yield page
+
+
+class Commit(NamedTuple):
+    """What the story knows of the last commit."""
+
+    positions: dict[Partition, int]
+    watermark: int
+    taken: int
+    raised: dict[Partition, list[tuple[int, int]]]
+
+
+class Story(RuleBasedStateMachine):
+    """One log, one store, and whoever reads, stops and goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack, self.folder = ExitStack(), TemporaryDirectory(prefix="belated-")
+        self.log: Log = {}
+        self.raised: dict[Partition, list[tuple[int, int]]] = {}
+        self.taken: list[Row] = []
+        self.hour, self.over = 0, False
+        self.last: Commit | None = None
+
+    @initialize(parts=st.integers(1, 3), lateness=st.sampled_from([0, 6 * HOUR]), keep=st.sampled_from([0, 400 * DAY]))
+    def begin(self, parts: int, lateness: int, keep: int) -> None:
+        self.settings = Settings(methods=METHODS, window=WINDOW, wait=WAIT, lateness=lateness, keep=keep)
+        self.log |= {Partition("events", n): [] for n in range(parts)}
+        self.open()
+
+    # what happens to the log -----------------------------------------------------------------------------------------
+
+    def place(self, number: int) -> Partition:
+        return sorted(self.log)[number % len(self.log)]
+
+    def append(self, place: Partition, value: bytes, timestamp: int | None = None) -> None:
+        self.log[place].append(Record(*place, len(self.log[place]), timestamp, None, value))
+
+    @precondition(lambda self: not self.over)
+    @rule(step=st.integers(0, 12), told=st.lists(st.tuples(places, events, hours), min_size=3, max_size=12))
+    def happen(self, step: int, told: list[tuple[int, dict[str, Any], int]]) -> None:
+        """Events around now, which moves on: some ahead, most of them behind, so that records come late."""
+        self.hour += step
+        for number, event, hour in told:
+            at = T0 + max(0, self.hour + hour) * HOUR
+            self.append(self.place(number), lines([event | {"at": at}])[0])
+
+    @precondition(lambda self: not self.over)
+    @rule(days=st.integers(4, 40))
+    def much_later(self, days: int) -> None:
+        """Nothing happens for days."""
+        self.hour += 24 * days
+
+    @precondition(lambda self: not self.over and any(self.log.values()))
+    @rule(number=places, data=st.data())
+    def again(self, number: int, data: st.DataObject) -> None:
+        """A record comes once more, in whatever partition."""
+        everything = [record.value for records in self.log.values() for record in records]
+        self.append(self.place(number), data.draw(st.sampled_from(everything)))
+
+    @precondition(lambda self: not self.over)
+    @rule(number=places, event=impressions(), value=st.binary(max_size=20), future=st.booleans())
+    def bad(self, number: int, event: dict[str, Any], value: bytes, future: bool) -> None:
+        """A record that cannot be read, or is more than a day ahead of itself."""
+        record = (lines([event])[0], event["at"] - DAY - 1) if future else (b"{" + value, None)
+        self.append(self.place(number), *record)
+
+    # what the reader does --------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Go on from the last commit; partitions it does not know start at its watermark."""
+        self.raised = {place: [] for place in self.log}
+        if self.last:
+            new = {place: [(0, self.last.watermark)] for place in self.log if place not in self.last.positions}
+            self.raised |= {place: list(times) for place, times in self.last.raised.items()} | new
+        del self.taken[self.last.taken if self.last else 0 :]
+        store, checkpoints = self.stack.enter_context(opened(f"sqlite:///{self.folder.name}/s.db", self.settings))
+        self.source = Told(self.log)
+        self.loop = Loop(self.source, self.settings, store, checkpoints)
+        self.loop.target = Recording(store.connection, "purchase", WINDOW, self.loop.target.schedules)
+        self.loop.target.taken = self.taken
+        self.source.over = self.over
+        assert self.loop.target.schedules == SCHEDULES
+
+    def go(self, *polls: tuple[Partition, int]) -> bool:
+        """Read as told. True if the log has come to its end, which is a commit."""
+        self.source.next = list(polls)
+        try:
+            self.loop.run()
+        except Pause:
+            return False
+        end = self.watermark
+        for place, records in self.log.items():
+            self.raised[place].append((len(records), end))
+        self.remember()
+        return True
+
+    @rule(polls=st.lists(st.tuples(places, st.integers(0, 12)), min_size=1, max_size=5))
+    def read_some(self, polls: list[tuple[int, int]]) -> None:
+        """Some records of a partition, then of another; none of one that is paused."""
+        if self.go(*[(self.place(number), count) for number, count in polls]):
+            self.grow()
+
+    @rule()
+    def commit(self) -> None:
+        """Everything until here is durable."""
+        self.loop.commit()
+        for place in self.source.ended:
+            self.raised[place].append((len(self.log[place]), self.watermark))
+        self.remember()
+        self.scored_once()
+
+    def remember(self) -> None:
+        raised = {place: list(times) for place, times in self.raised.items()}
+        self.last = Commit(self.source.positions, self.watermark, len(self.taken), raised)
+
+    @rule(new=st.booleans(), grows=st.booleans())
+    def crash(self, new: bool, grows: bool) -> None:
+        """What was not committed is gone. There may be a new partition by then, or a log that had ended goes on."""
+        self.stack.close()
+        if grows:
+            self.over = False
+        if new and len(self.log) < 4 and not self.over:
+            self.log[Partition("events", len(self.log))] = []
+        self.open()
+
+    @precondition(lambda self: not self.over)
+    @rule()
+    def end(self) -> None:
+        """Nothing more comes: partitions that were read to their end hold nothing back."""
+        self.over = self.source.over = True
+
+    @precondition(lambda self: self.over)
+    @rule(numbers=st.lists(places, max_size=4))
+    def finish(self, numbers: list[int]) -> None:
+        """The rest of the log, in some order."""
+        self.read_rest(numbers)
+        self.grow()
+
+    def read_rest(self, numbers: list[int]) -> None:
+        first = [(self.place(number), 2) for number in numbers]
+        rest = [(place, 3) for _ in range(200) for place in self.log]
+        assert self.go(*first, *rest)
+        self.agrees()
+        self.scored_once()
+
+    def grow(self) -> None:
+        """A log that was read to its end is gone on with: by a new run."""
+        self.over = False
+        self.crash(new=False, grows=True)
+
+    # what must be so -------------------------------------------------------------------------------------------------
+
+    @property
+    def watermark(self) -> int:
+        """The slowest clock of the partitions that have not ended; 1 ms past everything where all have."""
+        read = {place: self.log[place][:n] for place, n in self.source.positions.items()}
+        raised = {p: [time for offset, time in self.raised[p] if offset <= len(read[p])] for p in read}
+        if self.source.ended >= set(read):
+            latest = [event.at for records in read.values() for r in records if (event := event_of(r)) is not None]
+            return max(
+                [BEGINNING + 1, *(at + 1 for at in latest), *(time for times in raised.values() for time in times)]
+            )
+        clocks = [clock_of(read[p], self.settings.lateness, raised[p]) for p in read if p not in self.source.ended]
+        return min(BEGINNING if clock is None else clock for clock in clocks)
+
+    def oracle(self) -> Oracle:
+        known = [
+            k for place, records in self.log.items() for k in read(records, self.settings.lateness, self.raised[place])
+        ]
+        self.known = in_order(known)
+        return Oracle([(k.known_at, k.event) for k in self.known], SCHEDULES, WINDOW, self.settings.kept)
+
+    @invariant()
+    def agrees(self) -> None:
+        """Looks so far, labels, and every count are those of the oracle, which knows the whole log at once."""
+        if not self.log:
+            return
+        oracle, watermark = self.oracle(), self.watermark
+        assert self.loop.passed == watermark
+        assert self.taken == [row for row in oracle.looks if row[0] < watermark]
+        self.accounted(oracle, watermark)
+        settled = oracle.settled(watermark - watermark % DAY)
+        for told in ledger.read_metrics(self.loop.store.connection).values():
+            assert {hour: (sums.rows, sums.positives) for hour, sums in told.items()} == settled
+        assert self.loop.validation.funnel[""] == [
+            sum(column) for column in zip((0, 0), *settled.values(), strict=True)
+        ]
+
+    def accounted(self, oracle: Oracle, watermark: int) -> None:
+        """What was read has passed, was repeated, waits, or is a dead letter."""
+        positions = self.source.positions
+        seen = [k for k in self.known if k.place[2] < positions[Partition(*k.place[:2])]]
+        expected = oracle.counts(watermark)
+        expected["read"] = sum(positions.values())
+        expected["dead_letters"] = expected["read"] - len(seen)
+        expected["late"] = sum(k.late for k in seen)
+        assert +Counter(self.loop.counts) == +expected
+        passed = sum(expected[name] for name in PASSED)
+        assert passed + sum(k.known_at >= watermark for k in seen) == len(seen)
+
+    def scored_once(self) -> None:
+        """After a commit each impression that is kept has one score of each learner; dead letters are kept."""
+        connection, rows = self.loop.store.connection, sizes(self.loop.store.connection)
+        scores = select(predictions.c.learner, func.count()).group_by(predictions.c.learner)
+        shown = rows["impressions"]
+        assert [tuple(row) for row in connection.execute(scores)] == [(n, shown) for n in range(4 if shown else 0)]
+        D = dead_letters.c
+        kept = connection.execute(select(D.topic, D.partition, D.offset, D.value).where(D.reason != ""))
+        read = [r for place, n in self.source.positions.items() for r in self.log[place][:n]]
+        bad = [r for r in read if event_of(r) is None]
+        assert sorted(tuple(row) for row in kept) == sorted((*r[:3], r.value) for r in bad)
+        assert rows["waiting"] == self.loop.counts["read"] - sum(self.loop.counts[n] for n in (*PASSED, "dead_letters"))
+
+    def teardown(self) -> None:
+        """A log that never grew past an end: tables and learners are, to the byte, those of one undisturbed pass."""
+        if self.log:
+            self.over = self.source.over = True
+            self.read_rest([])
+            if all(offset == len(self.log[place]) for place, times in self.raised.items() for offset, _ in times):
+                assert state(self.loop) == self.undisturbed()
+        self.stack.close()
+        self.folder.cleanup()
+
+    def undisturbed(self) -> tuple[str, list[str]]:
+        with opened(None, self.settings) as (store, checkpoints):
+            loop = Loop(
+                ListSource({place: records for place, records in self.log.items()}), self.settings, store, checkpoints
+            )
+            loop.run()
+            return state(loop)
+
+
+PASSED = ("impressions", "signals", "conversions", "adjustments", "items", "duplicates")
+
+
+def state(loop: Loop) -> tuple[str, list[str]]:
+    """Digests of the tables and of every learner."""
+    return digest(loop.store.connection), [learner.trainer.digest() for learner in loop.learners]
+
+
+def small(base_rate: float = 0.05) -> Shape:
+    return Shape(buckets=64, slots=4, numbers=2, width=2, hidden=(4, 4), base_rate=base_rate)
+
+
+def test_any_story_gives_the_same_looks_and_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks, labels, counts and dead letters equal the oracle's after every step of any story; the end is the same bytes.
+
+    Models, batches and the number of records that may wait are small, so that a short story meets all their bounds.
+    """
+    for name, value in {
+        "loop.AHEAD": 9,
+        "loop.BLOCK": 5,
+        "learning.BATCH": 4,
+        "validation.STEPS": 64,
+        "loop.Shape": small,
+        "learning.Shape": small,
+    }.items():
+        monkeypatch.setattr(f"stream.{name}", value)
+    examples = int(os.environ.get("BELATED_STORIES", "60"))
+    run_state_machine_as_test(
+        Story,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=30,
+            derandomize="BELATED_STORIES" not in os.environ,
+            suppress_health_check=list(HealthCheck),
+            deadline=None,
+        ),
+    )

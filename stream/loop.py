@@ -132,11 +132,15 @@ class Loop:
                 self._close_day(midnight)
 
     def _begin_stream(self) -> None:
-        """The pre-training is over: every learner starts from its weights."""
+        """The pre-training is over: every learner starts from its weights, and takes the looks of the gap."""
         pretrained, *others = self.learners
         pretrained.learn_rest(self._passed)
-        for learner in others:
-            learner.start_from(pretrained)
+        starting = [learner for learner in others if learner.start_from(pretrained)]
+        for seen in self.target.due(self.pretraining.until, self.pretraining.stream):
+            batch = self.assembler.batch(seen)
+            for learner in starting:
+                place = self._schedules.index(learner.schedule)
+                learner.walk(seen, batch, place, self.pretraining.of_gap(seen), hear=False)
         self.pretraining.over = True
 
     def _skip(self, watermark: int) -> None:

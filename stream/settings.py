@@ -118,5 +118,7 @@ class Settings(BaseModel):
 
     @property
     def kept(self) -> int:
-        """How long records are kept after they were known, ms: by default two attribution windows."""
-        return self.keep if self.keep is not None else 2 * self.window
+        """How long records are kept after they were known, ms: two attribution windows where nothing else is asked, and
+        at least that long where a pre-training looks back at its gap."""
+        least = 2 * self.window if self.pretrain or self.keep is None else 0
+        return max(self.keep or 0, least)

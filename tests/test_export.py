@@ -17,6 +17,7 @@ import naive_join
 from labelstore.events import Adjustment, Conversion, Event, Impression, Signal
 from labelstore.export import PAGE, Joined, Row
 from labelstore.store import LabelStore
+from oracle import Oracle
 from strategies import DAY, HOUR, T0, lines, logs
 from stream.export import COLUMNS, writing
 from stream.files import FileSource
@@ -26,7 +27,7 @@ from stream.sources import ListSource, Partition, Source
 from stream.watermark import Watermark
 from stream.workspace import opened
 from test_loop import EVENTS, split
-from test_store import WINDOW, Oracle, impression, in_order, open_store, purchase
+from test_store import WINDOW, facts_of, impression, open_store, purchase
 
 FOREVER = 400 * DAY
 PLAIN = Settings(methods=("vanilla",), window=2 * DAY, wait=5 * HOUR, keep=FOREVER)
@@ -225,7 +226,7 @@ def valued(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def naive(facts: list[tuple[int, Event]], as_of: int) -> list[Row]:
     """The table by loops over lists, from facts that were all known before T."""
-    oracle = Oracle(facts)
+    oracle = Oracle(facts, (), WINDOW)
     found = []
     for place, known_at, event in oracle.shown:
         assert isinstance(event, Impression)
@@ -254,8 +255,7 @@ def naive(facts: list[tuple[int, Event]], as_of: int) -> list[Row]:
 
 
 def _of(oracle: Oracle, event: int, shown: int) -> bool:
-    credit = oracle.impression_of(event)
-    return credit is not None and credit[0] == shown
+    return oracle.credited.get(event) == shown
 
 
 def _standing(oracle: Oracle, shown: int, until: int) -> Iterator[tuple[int, float | None]]:
@@ -263,19 +263,18 @@ def _standing(oracle: Oracle, shown: int, until: int) -> Iterator[tuple[int, flo
     changes = [(k, e) for k, e in oracle.facts if isinstance(e, Adjustment)]
     for place, (known_at, event) in enumerate(oracle.facts):
         if isinstance(event, Conversion) and event.kind == "purchase" and _of(oracle, place, shown):
-            credit = oracle.impression_of(place)
-            assert credit
+            credited_at = max(known_at, oracle.facts[shown][0])
             mine = [(k, e) for k, e in changes if e.conversion_id == event.event_id]
             back = min((max(k, known_at) for k, e in mine if e.action == "retract"), default=until + 1)
-            if credit[1] <= until < back:
-                yield credit[1], ([event.value] + [e.value for _, e in mine if e.action == "restate"])[-1]
+            if credited_at <= until < back:
+                yield credited_at, ([event.value] + [e.value for _, e in mine if e.action == "restate"])[-1]
 
 
 @settings(max_examples=80)
 @given(logs, st.integers(0, 12 * 24).map(lambda hours: T0 + hours * HOUR + hours % 2))
 def test_the_table_equals_a_naive_one(events: list[dict[str, Any]], as_of: int) -> None:
     """As of any moment, the table of the whole store is what loops over the records known before it find."""
-    facts = in_order(valued(events))
+    facts = facts_of(valued(events))
     store = open_store()
     store.pass_on(facts)
     assert rows(store, as_of) == naive([fact for fact in facts if fact[0] < as_of], as_of)

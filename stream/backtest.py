@@ -21,8 +21,8 @@ from stream.truth import Truth
 from stream.workspace import opened
 
 EVENTS = (
-    "read", "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates", "late",
-    "past_window",
+    "read", "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "ignored", "duplicates",
+    "late", "past_window",
 )  # fmt: skip
 
 
@@ -131,6 +131,7 @@ def _result(log: str, loop: Loop, seconds: float, read: int) -> Result:
         "log": log,
         "events": {name: loop.counts[name] for name in EVENTS},
         "unknown_fields": dict(sorted(loop.codec.unknown.items())),
+        "ignored": dict(sorted(loop.codec.ignored.items())),
         "methods": methods,
         "intervals": compare(methods, [hours]),
         "seconds": round(seconds, 3),

@@ -76,9 +76,15 @@ class Checkpoints:
         for name in sorted(asked.keys() | written.keys()):
             if asked.get(name) != written.get(name):
                 raise CheckpointError(
-                    f"the store was written with {name} = {written.get(name)!r}, asked for is {asked.get(name)!r}; "
+                    f"the store was written with {name} = {_short(written.get(name))}, "
+                    f"asked for is {_short(asked.get(name))}; "
                     "use the same options to go on, or another --store to start anew"
                 )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 REMEDY = "restore it from a backup, or rebuild by replaying the log into a new --store"

@@ -19,6 +19,7 @@ from learner.trainer import BLOCK
 from stream.assemble import Assembler
 from stream.checkpoint import Checkpoints
 from stream.codec import Codec, DeadLetter
+from stream.foreign import Ignored
 from stream.learning import Learner, Unscored
 from stream.pretraining import Pretraining
 from stream.settings import Settings
@@ -54,7 +55,7 @@ class Loop:
         self.source, self.settings, self.store = source, settings, store
         self._checkpoints, self._poll, self._every = checkpoints, poll, every
         self.counts: Counter[str] = Counter()
-        self.codec = Codec(settings.strict)
+        self.codec = Codec(settings.strict, settings.mapping)
         self.clocks = Watermark(source.partitions(), settings.lateness)
         self.assembler = Assembler(Shape())
         self.unscored = Unscored()
@@ -103,9 +104,12 @@ class Loop:
             self.counts["dead_letters"] += 1
             self._letters.append(event)
             return
+        if isinstance(event, Ignored):
+            self.counts["ignored"] += 1
+            return
         known_at, late = self.clocks.read(place, event.at)
         self.counts["late"] += late
-        self._waiting.add(record, event, known_at)
+        self._waiting.add(self.codec.plain(record, event), event, known_at)
 
     def _advance(self, watermark: int) -> None:
         """Everything with known_at below the watermark passes, span by span.
@@ -214,6 +218,7 @@ class Loop:
             "last": self._last,
             "counts": dict(self.counts),
             "unknown": dict(self.codec.unknown),
+            "ignored": dict(self.codec.ignored),
             "features": self.assembler.state(),
             "funnel": self.validation.funnel,
             "pretraining": self.pretraining.state(),
@@ -230,6 +235,7 @@ class Loop:
         self.store.seq = progress["seq"]
         self.counts.update(progress["counts"])
         self.codec.unknown.update(progress["unknown"])
+        self.codec.ignored.update(progress.get("ignored", {}))
         self.assembler.restore(progress["features"])
         self.pretraining.restore(progress["pretraining"])
         counts = {k.removeprefix("counts."): v.numpy() for k, v in tensors.items() if k.startswith("counts.")}

@@ -22,7 +22,7 @@ from stream.workspace import opened
 
 EVENTS = (
     "read", "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "ignored", "duplicates",
-    "late", "past_window",
+    "forgotten", "late", "past_window",
 )  # fmt: skip
 
 

@@ -57,6 +57,10 @@ class Codec:
             return self._ignore(record, found)
         return self._event(record, found.value, found.plan)
 
+    def maps(self, topic: str) -> bool:
+        """Whether the records of a topic are made events by a mapping."""
+        return topic in self._translator
+
     def plain(self, record: Record, event: Event) -> Record:
         """The record as it would be had the event been sent as such."""
         if record.topic not in self._translator:

@@ -201,8 +201,8 @@ def variable(key: str) -> str:
     return PREFIX + key.upper().replace(".", "__")
 
 
-def load(file: Path | None) -> Config:
-    """The configuration in a file and the environment.
+def load(file: Path | None, without: tuple[str, ...] = ()) -> Config:
+    """The configuration in a file and the environment; ``without`` the sections a caller has no use for.
 
     Raises:
         ConfigError: no such file, not TOML, an unknown key, a value that does not fit, or a secret in the file.
@@ -222,7 +222,7 @@ def load(file: Path | None) -> Config:
                 f"{file}: {key} does not belong into a file; put it into the environment: {variable(key)}"
             )
     try:
-        return Config(**told)
+        return Config(**{name: part for name, part in told.items() if name not in without})
     except ValidationError as error:
         raise ConfigError("; ".join(_sentences(file, error))) from None
 

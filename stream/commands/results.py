@@ -102,7 +102,10 @@ def _read(summary: Mapping[str, Any], any_method: Mapping[str, Any]) -> None:
         f"settled: {settled['rows']:,} rows, {settled['positives']:,} of them converted"
         + (f"; {share:.1%} of all rows are final" if share is not None else "")
     )
-    parts = ("impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "ignored", "duplicates")
+    parts = (
+        "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "ignored", "duplicates",
+        "forgotten",
+    )  # fmt: skip
     counted = ", ".join(f"{events[name]:,} {name.replace('_', ' ')}" for name in parts if events[name])
     out.print(f"read: {events['read']:,} records = {counted or 'nothing'}")
     out.print(f"among them: {events['late']:,} late, {events['past_window']:,} past the attribution window")

@@ -26,7 +26,7 @@ def decode(value: bytes | dict[str, Any], timestamp: int | None = None, strict: 
     ("line", "says"),
     [
         (b"{", ["not JSON"]),
-        (b"", ["not JSON"]),
+        (b"", ["no value (a tombstone)"]),
         (b"\xff\xfe\x00", ["not JSON"]),
         (b"[1]", ["one JSON object"]),
         (b"{}", ["type:", "impression, signal, conversion, adjustment or item", "got nothing"]),

@@ -130,8 +130,8 @@ def _result(log: str, loop: Loop, seconds: float, read: int) -> Result:
     summary = {
         "log": log,
         "events": {name: loop.counts[name] for name in EVENTS},
-        "unknown_fields": dict(sorted(loop.codec.unknown.items())),
-        "ignored": dict(sorted(loop.codec.ignored.items())),
+        "unknown_fields": dict(sorted(loop.reading.codec.unknown.items())),
+        "ignored": dict(sorted(loop.reading.codec.ignored.items())),
         "methods": methods,
         "intervals": compare(methods, [hours]),
         "seconds": round(seconds, 3),

@@ -45,6 +45,8 @@ class Codec:
 
     def decode(self, record: Record) -> Event | Ignored | DeadLetter:
         """The event of a record, or a dead letter that says what is wrong with it."""
+        if not record.value:
+            return DeadLetter(record, "the record has no value (a tombstone); send an event")
         if len(record.value) > LIMIT:
             return DeadLetter(record, f"the record is larger than {LIMIT:,} bytes; send less")
         if record.topic not in self._translator:

@@ -1,6 +1,7 @@
 """The embedded log: JSON lines on disk.
 
     folder/topic/partition.jsonl        also .jsonl.gz, and .jsonl.zst with the extra `zstd`
+    folder/journal.jsonl                where the log is that of a live run: see `stream.journal`
     file.jsonl                          one file is one partition, 0, of the topic named like the file
 
     folder/offsets.json                 where lines have other offsets than their numbers: see `stream.numbering`
@@ -11,12 +12,13 @@ the same bytes after being read as JSON, stands as ``key_base64`` or ``value_bas
 
 import gzip
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from stream import numbering
+from labelstore.ledger import Advance
+from stream import journal, numbering
 from stream.envelope import parse
 from stream.numbering import Numbering
 from stream.sources import Partition, Record, SourceError
@@ -35,6 +37,7 @@ class FileSource:
     def __init__(self, path: Path) -> None:
         self._files = _discover(path)
         self._numbers = numbering.read(path)
+        self._journal = journal.read(path) if path.is_dir() else ()
         self._turn = 0
         self.seek({})
 
@@ -50,11 +53,17 @@ class FileSource:
             found = list(islice(self._lines[partition], limit))
             if len(found) < limit:
                 self._ended.add(partition)
+            if found:
+                self._next[partition] = found[-1].offset + 1
         return found
 
     def seek(self, offsets: Mapping[Partition, int]) -> None:
         self._ended: set[Partition] = set()
-        self._lines = {p: _records(p, file, offsets.get(p, 0), self.numbers(p)) for p, file in self._files.items()}
+        self._next = {p: offsets.get(p, self.numbers(p).offset(0)) for p in self._files}
+        self._lines = {p: _records(p, file, self._next[p], self.numbers(p)) for p, file in self._files.items()}
+
+    def positions(self) -> dict[Partition, int]:
+        return dict(self._next)
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         """A file keeps no offsets."""
@@ -75,6 +84,12 @@ class FileSource:
 
     def exhausted(self) -> frozenset[Partition]:
         return frozenset(self._ended)
+
+    def silent(self) -> frozenset[Partition]:
+        return frozenset()
+
+    def journal(self) -> Sequence[Advance]:
+        return self._journal
 
     def file(self, partition: Partition) -> Path:
         """Where a partition lies.

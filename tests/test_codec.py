@@ -29,7 +29,7 @@ def decode(
     ("line", "says"),
     [
         (b"{", ["not JSON"]),
-        (b"", ["not JSON"]),
+        (b"", ["no value (a tombstone)"]),
         (b"\xff\xfe\x00", ["not JSON"]),
         (b"[1]", ["one JSON object"]),
         (b"{}", ["type:", "impression, signal, conversion, adjustment or item", "got nothing"]),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, inspect, select
 
 from labelstore.tables import checkpoints, dead_letters, journal, metrics, waiting
 
@@ -101,6 +101,8 @@ def save_journal(connection: Connection, advances: Sequence[Advance]) -> None:
 
 def load_journal(connection: Connection) -> list[Advance]:
     """All advances, in the order of their places: what `journal.jsonl` beside an exported log holds."""
+    if not inspect(connection).has_table(journal.name):
+        return []  # written before there was one
     rows = connection.execute(select(journal).order_by(journal.c.topic, journal.c.partition, journal.c.offset))
     return [Advance(*row) for row in rows]
 

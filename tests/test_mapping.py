@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,14 +12,18 @@ from pydantic import ValidationError
 
 from labelstore.events import Adjustment, Conversion, Event, Impression, Signal
 from labelstore.store import LabelStore
+from labelstore.traces import Traces
+from stream import numbering
 from stream.backtest import backtest
+from stream.blanking import blank
 from stream.checkpoint import CheckpointError, Checkpoints
 from stream.codec import Codec, DeadLetter
+from stream.files import FileSource
 from stream.foreign import Ignored
 from stream.loop import Loop
 from stream.mapping import Topic
 from stream.settings import Settings
-from stream.sources import ListSource, Record
+from stream.sources import ListSource, Partition, Record
 from test_loop import own
 
 GRAMMAR = """
@@ -244,3 +249,25 @@ def test_a_store_is_not_continued_under_another_mapping(tmp_path: Any) -> None:
     with pytest.raises(CheckpointError, match="written with mapping = "):
         Loop(log([]), other, store, Checkpoints(store, tmp_path, other))
     store.close()
+
+
+def test_a_user_is_erased_from_records_of_their_own_shape(tmp_path: Path) -> None:
+    """Blanking reads a mapped topic as the run did, ignored records too, and finds lines by the offsets they have."""
+    rows = [foreign(n) for n in range(9)] + [{"event": {"name": "scroll"}, "who": "u1"}]
+    file = tmp_path / "shop" / "0.jsonl"
+    file.parent.mkdir()
+    file.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+    numbering.write(tmp_path, {Partition("shop", 0): [(0, 100), (4, 900)]})
+    found = blank(FileSource(tmp_path), Traces("u1"), strict=False, mapping=MAPPING)
+    assert sorted(place.offset for place in found.lines) == [103, 900, 901, 905]
+    assert [n for n, line in enumerate(file.read_bytes().splitlines()) if not line] == [3, 4, 5, 9]
+
+
+def test_the_example_of_the_page_is_a_mapping() -> None:
+    """What docs/mapping.md shows can be used as it stands."""
+    page = (Path(__file__).parent.parent / "docs" / "mapping.md").read_text()
+    code = "\n".join(line[4:] for line in page.splitlines() if line.startswith("    ") and "belated" not in line)
+    assert {name: Topic(**told) for name, told in tomllib.loads(code)["mapping"].items()}.keys() == {
+        "ad-views",
+        "shop-events",
+    }

@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from stream.cli import app
@@ -12,7 +13,7 @@ from stream.commands.config import template
 from stream.config import Config, ConfigError, Http, Kafka, Log, Store, load
 from stream.settings import Settings
 
-SECTIONS = {"kafka": Kafka, "store": Store, "learner": Settings, "http": Http, "log": Log}
+SECTIONS: dict[str, type[BaseModel]] = {"kafka": Kafka, "store": Store, "learner": Settings, "http": Http, "log": Log}
 RUN = CliRunner()
 SHOP = """
 [learner]

@@ -159,8 +159,10 @@ def test_a_mapping_that_cannot_work_is_refused_at_once(told: dict[str, Any], say
 
 def test_two_ways_to_write_a_mapping_are_one() -> None:
     """What a checkpoint compares does not depend on how the mapping was spelled, and reads back as the same mapping."""
-    one = Topic(type="item", item_id="i", at="t", features="ctx")  # type: ignore[arg-type]
-    two = Topic(features={"path": "ctx"}, at={"path": "t"}, item_id={"path": "i"}, type="item")  # type: ignore[arg-type]
+    one = Topic.model_validate({"type": "item", "item_id": "i", "at": "t", "features": "ctx"})
+    two = Topic.model_validate(
+        {"features": {"path": "ctx"}, "at": {"path": "t"}, "item_id": {"path": "i"}, "type": "item"}
+    )
     assert one.told() == two.told()
     for topic in (*MAPPING.values(), one):
         assert Topic(**topic.told()) == topic

@@ -64,7 +64,7 @@ def topics(kafka: str, tmp_path: Path) -> Kafka:
     named = {kind: f"{kind}-{own_}" for kind in ("impressions", "signals", "conversions", "items")}
     told = "".join(f'{kind} = "{topic}"\n' for kind, topic in named.items())
     (tmp_path / "belated.toml").write_text(f'[kafka]\nservers = ["{kafka}"]\n{told}')
-    return Kafka(servers=(kafka,), **named)
+    return Kafka.model_validate({"servers": (kafka,), **named})
 
 
 def belated(folder: Path, *arguments: str | Path) -> Result:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import pytest
@@ -24,6 +24,7 @@ from stream.cli import app
 from stream.codec import Codec
 from stream.config import Kafka
 from stream.envelope import exact, parse
+from stream.fetch import _File
 from stream.files import FileSource
 from stream.numbering import Numbering
 from stream.produce import Router, check
@@ -255,3 +256,27 @@ def test_a_broken_numbering_is_told(tmp_path: Path) -> None:
         (tmp_path / "offsets.json").write_text(told)
         with pytest.raises(SourceError, match="export the log again"):
             FileSource(tmp_path)
+
+
+class Sent(NamedTuple):
+    """A record as the client gives it."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+def test_long_gaps_are_jumps_and_short_ones_blank_lines(tmp_path: Path) -> None:
+    """Offsets survive compaction of any size, and the file stays as small as its records."""
+    place = Partition("e", 0)
+    offsets = [500, 501, 504, 10**9, 10**9 + 1_000]
+    with _File(tmp_path, place, 498) as file:
+        for offset in offsets:
+            file.write(Sent(offset, 5, None, None if offset == 501 else b"{}"))
+        numbering.write(tmp_path, {place: file.jumps})
+        file.finish()
+    records = list(FileSource(tmp_path).records(place))
+    assert [record.offset for record in records] == offsets
+    assert records[1].value == b""
+    assert file.jumps == [(0, 498), (7, 10**9)]

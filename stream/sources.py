@@ -5,7 +5,7 @@
 A log is a set of partitions, each in its own order; nothing orders them against each other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from labelstore.ledger import Advance
@@ -133,22 +133,32 @@ class LiveListSource(ListSource):
     frozenset({Partition(topic='events', partition=0)})
     """
 
-    def __init__(self, log: Mapping[tuple[str, int], Sequence[bytes | Record]], idle_after: float = 30) -> None:
-        self.now, self._idle_after = 0.0, idle_after
+    def __init__(
+        self,
+        log: Mapping[tuple[str, int], Sequence[bytes | Record]],
+        idle_after: float = 30,
+        later: Collection[tuple[str, int]] = (),
+    ) -> None:
+        """``later``: partitions that are added to the log when their first record arrives."""
         super().__init__(log)
-        self._arrived = dict.fromkeys(self._log, 0)
-        self._since = dict.fromkeys(self._log, 0.0)
+        self.now, self._idle_after = 0.0, idle_after
+        self._arrived = dict.fromkeys((p for p in self._log if p not in later), 0)
+        self._since = dict.fromkeys(self._arrived, 0.0)
+
+    def partitions(self) -> list[Partition]:
+        return sorted(self._arrived)
+
+    def positions(self) -> dict[Partition, int]:
+        return {partition: self._next[partition] for partition in self._arrived}
 
     def arrive(self, partition: Partition, count: int) -> None:
-        """So many further records of a partition have been written, now; a partition not seen before is a new one."""
-        self._log.setdefault(partition, [])
-        self._next.setdefault(partition, 0)
+        """So many further records of a partition have been written, now."""
         self._arrived[partition] = min(self._arrived.get(partition, 0) + count, len(self._log[partition]))
         self._since[partition] = self.now
 
     def poll(self, limit: int, paused: frozenset[Partition] = frozenset()) -> list[Record]:
         found: list[Record] = []
-        for partition in self._log:
+        for partition in self._arrived:
             if partition not in paused:
                 start = self._next[partition]
                 stop = min(self._arrived[partition], start + limit - len(found))

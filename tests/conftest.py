@@ -1,4 +1,4 @@
-"""What all tests share: one thread, as in production, and the folder of real data."""
+"""What all tests share: one thread, as in production, and the folder of real data; at the end, services."""
 
 import os
 import socket
@@ -27,30 +27,40 @@ def data() -> Path:
 # Kafka ----------------------------------------------------------------------------------------------------------------
 
 
-def _two_ports() -> int:
-    """The first of two free ports, below those the system gives to others meanwhile."""
-    for port in range(20_000 + 2 * (os.getpid() % 5_000), 32_000, 2):
+def free_port() -> int:
+    """A port that nobody listens on, and whose successor nobody does either: a broker takes both."""
+    while True:
         with socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", 0))
+            port = int(one.getsockname()[1])
             try:
-                one.bind(("127.0.0.1", port))
                 two.bind(("127.0.0.1", port + 1))
             except OSError:
                 continue
             return port
-    raise RuntimeError("no two free ports for a broker; end what holds them, or set BELATED_KAFKA")
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """host:port of a real broker: that of BELATED_KAFKA, else one that BELATED_KAFKA_SCRIPT starts for this session."""
+def kafka_script() -> Path:
+    """What starts a broker, named by BELATED_KAFKA_SCRIPT."""
+    script = os.environ.get("BELATED_KAFKA_SCRIPT")
+    if not script:
+        pytest.skip(
+            "needs a broker of its own: set BELATED_KAFKA_SCRIPT to a script that starts one (see CONTRIBUTING.md)"
+        )
+    return Path(script)
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[str]:
+    """host:port of a broker: BELATED_KAFKA, else one that is started for the session."""
     if running := os.environ.get("BELATED_KAFKA"):
         yield running
         return
-    script = os.environ.get("BELATED_KAFKA_SCRIPT")
-    if not script:
-        pytest.skip("needs Kafka: set BELATED_KAFKA=host:port, or BELATED_KAFKA_SCRIPT (see CONTRIBUTING.md)")
-    port = _two_ports()
-    place = ["--port", str(port), "--dir", str(tmp_path_factory.mktemp("kafka"))]
-    subprocess.run([script, "start", *place], check=True, capture_output=True, timeout=90)
+    if not os.environ.get("BELATED_KAFKA_SCRIPT"):
+        pytest.skip("needs a broker: set BELATED_KAFKA=host:port, or BELATED_KAFKA_SCRIPT to a script that starts one")
+    script, port = request.getfixturevalue("kafka_script"), free_port()
+    where = ["--port", str(port), "--dir", str(tmp_path_factory.mktemp("kafka"))]
+    subprocess.run([script, "start", *where, "--heap", "256m"], check=True, capture_output=True)
     yield f"127.0.0.1:{port}"
-    subprocess.run([script, "stop", *place], check=False, capture_output=True, timeout=60)
+    subprocess.run([script, "kill", *where], check=True, capture_output=True)

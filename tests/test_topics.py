@@ -161,15 +161,37 @@ def test_a_part_of_a_log_keeps_its_offsets(topics: Kafka, tmp_path: Path) -> Non
     assert isinstance(again.exception, FileExistsError)
 
 
+def _until_some(topics: Kafka) -> None:
+    """Wait until Kafka has a record of an impression."""
+    from kafka import KafkaConsumer, TopicPartition
+
+    place, deadline = TopicPartition(topics.impressions, 0), time.monotonic() + 60
+    consumer = KafkaConsumer(bootstrap_servers=list(topics.servers), metadata_max_age_ms=500)
+    while topics.impressions not in consumer.topics() or not consumer.end_offsets([place])[place]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    consumer.close()
+
+
 def test_ctrl_c_ends_cleanly(topics: Kafka, tmp_path: Path) -> None:
     """At the pace of event time a log takes long; Ctrl-C says how far it came, and that is what Kafka has."""
     log = write(tmp_path / "log", {"events/0": lines([impression(n) for n in range(1000)])})
-    arguments = ["produce", str(log), "-c", str(tmp_path / "belated.toml"), "--create", "--pace", "x36000"]
+    arguments = [
+        "produce",
+        str(log),
+        "-c",
+        str(tmp_path / "belated.toml"),
+        "--create",
+        "--partitions",
+        "1",
+        "--pace",
+        "x36000",
+    ]
     command = [sys.executable, "-c", "import stream.cli; print('up', flush=True); stream.cli.main()", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == "up\n"
-        time.sleep(5)
+        _until_some(topics)
         run.send_signal(signal.SIGINT)
         said, told = run.communicate(timeout=60)
     assert run.returncode == 130, told

@@ -1,6 +1,6 @@
-"""Dead letters, for a person to look through: found by place or reason, and marked when they were retried."""
+"""Dead letters, for a person to look through: found by place or reason, and marked when retried or forwarded."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, func, select, true, update
@@ -83,6 +83,20 @@ def mark(connection: Connection, appended: Mapping[Place, int]) -> None:
     for place, offset in appended.items():
         at = and_(D.topic == place.topic, D.partition == place.partition, D.offset == place.offset)
         connection.execute(update(dead_letters).where(at).values(retried=offset))
+
+
+def unforwarded(connection: Connection, limit: int) -> list[Letter]:
+    """The first letters, in the order of their places, that are not yet in the topic of dead letters."""
+    query = select(*ORDER, D.timestamp, D.key, D.value, D.reason, D.retried).where(D.forwarded.is_(None))
+    rows = connection.execute(query.order_by(*ORDER).limit(limit))
+    return [Letter(Place(*row[:3]), *row[3:]) for row in rows]
+
+
+def mark_forwarded(connection: Connection, places: Iterable[Place]) -> None:
+    """Say that these are in the topic of dead letters."""
+    for place in places:
+        at = and_(D.topic == place.topic, D.partition == place.partition, D.offset == place.offset)
+        connection.execute(update(dead_letters).where(at).values(forwarded=1))
 
 
 def _holds(reason: str | None) -> ColumnElement[bool]:

@@ -162,6 +162,16 @@ dead_letters = Table(
     Column("value", LargeBinary, nullable=False),
     Column("reason", Text, nullable=False),
     Column("retried", BigInteger),  # offset of the record that was appended for it: forwarding, no fact of the log
+    Column("forwarded", SmallInteger),  # 1: it is in the topic of dead letters; likewise
+)
+
+journal = Table(
+    "journal",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("offset", BigInteger, primary_key=True, autoincrement=False),  # of the partition's next record
+    Column("clock", BigInteger, nullable=False),  # to which its clock was raised before that
 )
 
 erasures = Table(

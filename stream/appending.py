@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stream.files import open_log
+from stream.numbering import Numbering
 from stream.sources import SourceError
 
 CHUNK = 1 << 20
@@ -21,9 +22,10 @@ class Tail:
         SourceError: the file cannot be read to its end, because it is compressed and cut off.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, numbers: Numbering | None = None) -> None:
         self._file = file
-        self.offset, self._whole = _measure(file)
+        lines, self._whole = _measure(file)
+        self.offset = (numbers or Numbering()).offset(lines)
 
     def append(self, lines: Sequence[bytes]) -> int:
         """Add these lines, and first the end of the last one where that is missing. Returns the offset of the first.

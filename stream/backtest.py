@@ -21,7 +21,7 @@ from stream.truth import Truth
 from stream.workspace import opened
 
 EVENTS = (
-    "read", "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates",
+    "read", "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "ignored", "duplicates",
     "forgotten", "late", "past_window",
 )  # fmt: skip
 
@@ -130,7 +130,8 @@ def _result(log: str, loop: Loop, seconds: float, read: int) -> Result:
     summary = {
         "log": log,
         "events": {name: loop.counts[name] for name in EVENTS},
-        "unknown_fields": dict(sorted(loop.codec.unknown.items())),
+        "unknown_fields": dict(sorted(loop.reading.codec.unknown.items())),
+        "ignored": dict(sorted(loop.reading.codec.ignored.items())),
         "methods": methods,
         "intervals": compare(methods, [hours]),
         "seconds": round(seconds, 3),

@@ -13,12 +13,15 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, NamedTuple
 
 from labelstore.letters import Place
 from labelstore.traces import Traces
 from stream.codec import Codec, DeadLetter
 from stream.files import CUT_OFF, LONGEST, FileSource, open_log
+from stream.foreign import Ignored
+from stream.mapping import Topic
 from stream.sources import Partition, Record, SourceError
 
 
@@ -29,23 +32,29 @@ class Blanked(NamedTuple):
     files: int
 
 
-def blank(source: FileSource, traces: Traces, strict: bool, told: Callable[[int], None] = lambda read: None) -> Blanked:
+def blank(
+    source: FileSource,
+    traces: Traces,
+    strict: bool,
+    told: Callable[[int], None] = lambda read: None,
+    mapping: Mapping[str, Topic] = MappingProxyType({}),
+) -> Blanked:
     """Blank the lines of a log that are a user's: see `Traces`.
 
     Args:
         traces: the user, with the ids the store knows. It learns those of the log.
-        strict: whether records with fields nobody knows are dead letters.
+        strict: whether records with fields nobody knows are dead letters. mapping: of topics with foreign JSON.
 
     Raises:
         SourceError: a file is compressed and cut off, cannot be written, or somebody is writing to it.
     """
     before = _begin(source)
-    found = _find(source, traces, Codec(strict), told)
+    found = _find(source, traces, Codec(strict, mapping), told)
     new: dict[Path, Path] = {}
     try:
         for partition, offsets in found.items():
             file = source.file(partition).resolve()
-            new[file] = _rewrite(file, offsets)
+            new[file] = _rewrite(file, {source.numbers(partition).line(offset) for offset in offsets})
         _unchanged(source, before)
         for file, partial in new.items():
             _replace(file, partial)
@@ -81,14 +90,22 @@ def _find(source: FileSource, traces: Traces, codec: Codec, told: Callable[[int]
         for partition in source.partitions():
             for record in source.records(partition):
                 _whole(source.file(partition), record)
-                if traces.owns(record.value) or (
-                    traces.mentions(record.value, record.key) and isinstance(codec.decode(record), DeadLetter)
-                ):
+                if _theirs(record, traces, codec):
                     found.setdefault(partition, set()).add(record.offset)
                 if not (read := read + 1) % 10_000:
                     told(read)
         if len(traces) == known:
             return found
+
+
+def _theirs(record: Record, traces: Traces, codec: Codec) -> bool:
+    """Whether a record is the user's, as an event or as what cannot be read or is ignored."""
+    if not codec.maps(record.topic) and traces.owns(record.value):
+        return True
+    event = codec.decode(record) if codec.maps(record.topic) or traces.mentions(record.value, record.key) else None
+    if isinstance(event, (DeadLetter, Ignored)):
+        return traces.mentions(record.value, record.key)
+    return event is not None and traces.owns(codec.plain(record, event).value)
 
 
 def _whole(file: Path, record: Record) -> None:
@@ -99,12 +116,12 @@ def _whole(file: Path, record: Record) -> None:
         )
 
 
-def _rewrite(file: Path, offsets: Set[int]) -> Path:
+def _rewrite(file: Path, lines: Set[int]) -> Path:
     """Step 2: the file with these lines blank, under a temporary name."""
     partial = _partial(file)
     try:
         with open_log(file) as old, _packer(file, partial) as write:
-            for part in _with_blanks(old, offsets):
+            for part in _with_blanks(old, lines):
                 write(part)
         shutil.copymode(file, partial)
     except BaseException:
@@ -113,17 +130,17 @@ def _rewrite(file: Path, offsets: Set[int]) -> Path:
     return partial
 
 
-def _with_blanks(old: IO[bytes], offsets: Set[int]) -> Iterator[bytes]:
+def _with_blanks(old: IO[bytes], lines: Set[int]) -> Iterator[bytes]:
     """The file in parts of lines; a blank line has an end also where the last line had none, so that offsets stay."""
-    offset, ended = 0, True
+    line, ended = 0, True
     while part := old.readline(LONGEST):
         ended = part.endswith(b"\n")
-        if offset not in offsets:
+        if line not in lines:
             yield part
         elif ended:
             yield b"\n"
-        offset += ended
-    if not ended and offset in offsets:
+        line += ended
+    if not ended and line in lines:
         yield b"\n"
 
 

@@ -56,12 +56,13 @@ def forget(
         newest = ledger.newest(connection)
     if newest is None:
         raise StoreError(f"store {url}: has no checkpoint, so it holds nothing yet; replay a log into it, or delete it")
-    with opened(url, Settings(**newest.settings)) as (facts, checkpoints):
+    settings = Settings(**newest.settings)
+    with opened(url, settings) as (facts, checkpoints):
         state = checkpoints.load()
         assert state is not None
         traces = Traces(user)
         erasure.trace(facts.connection, traces)
-        blanked = blank(source, traces, newest.settings["strict"], told) if source else Blanked(frozenset(), 0)
+        blanked = blank(source, traces, settings.strict, told, settings.mapping) if source else Blanked(frozenset(), 0)
         overwrite_deleted(facts.connection)
         erased = erasure.erase(facts.connection, traces, blanked.lines)
         found = Forgotten(erased.counts, len(blanked.lines), blanked.files, erasure.recorded(facts.connection, user))

@@ -13,12 +13,14 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from labelstore import letters
-from labelstore.ledger import DEAD_LETTER_BYTES, newest
+from labelstore.ledger import DEAD_LETTER_BYTES, Checkpoint, newest
 from labelstore.letters import Letter, Place
 from labelstore.store import StoreError, amended, existing
 from stream.appending import Tail
 from stream.codec import Codec, DeadLetter
-from stream.files import LONGEST, FileSource, parse, spell
+from stream.envelope import parse, spell
+from stream.files import LONGEST, FileSource
+from stream.settings import Settings
 from stream.sources import Partition, Record
 from stream.workspace import alone, checkpoint_folder
 
@@ -51,13 +53,19 @@ def retry(url: str, source: FileSource, chosen: "Choice", value: bytes | None = 
         with existing(url) as connection:
             places = chosen.of(connection, url)
             checkpoint = newest(connection)
-            codec = Codec(strict or bool(checkpoint and checkpoint.settings["strict"]))
+            codec = _codec(checkpoint, strict)
         open_ = [place for place, offset in places.items() if offset is None or chosen.again]
         found = Retried({}, {}, {p: n for p, n in places.items() if n is not None and not chosen.again})
         for partition in sorted({Partition(p.topic, p.partition) for p in open_}):
             mine = [p for p in open_ if (p.topic, p.partition) == partition]
             _Writer(url, source, partition, codec, found).write(mine, value)
         return found
+
+
+def _codec(checkpoint: Checkpoint | None, strict: bool) -> Codec:
+    """As the run reads that wrote the store."""
+    settings = Settings(**checkpoint.settings) if checkpoint else Settings()
+    return Codec(strict or settings.strict, settings.mapping)
 
 
 class Choice(NamedTuple):
@@ -103,7 +111,7 @@ class _Writer:
 
     def __init__(self, url: str, source: FileSource, partition: Partition, codec: Codec, found: Retried) -> None:
         self._url, self._source, self._partition, self._codec, self._found = url, source, partition, codec, found
-        self._tail = Tail(source.file(partition))
+        self._tail = Tail(source.file(partition), source.numbers(partition))
 
     def write(self, places: list[Place], value: bytes | None) -> None:
         """Steps 1 and 2, for each block."""

@@ -53,6 +53,22 @@ class Watermark:
         self._floor = max(self._floor, slowest)
         return self._floor
 
+    def raise_to(self, partition: Partition, clock: int) -> None:
+        """This partition will be known no earlier than that; clocks do not fall back."""
+        self.clocks[partition] = max(self.clocks[partition], clock)
+
+    def add(self, partition: Partition) -> int:
+        """A partition that is new starts at the watermark, which is returned."""
+        self.clocks[partition] = clock = self.value
+        return clock
+
+    def quiet(self, silent: frozenset[Partition]) -> dict[Partition, int]:
+        """Raise the clocks of silent partitions to the slowest of the others; those that moved. All silent: none do."""
+        slowest = min((c for p, c in self.clocks.items() if p not in silent), default=BEGINNING)
+        moved = {p: slowest for p in sorted(silent) if self.clocks[p] < slowest}
+        self.clocks.update(moved)
+        return moved
+
     def exhaust(self, partitions: frozenset[Partition]) -> None:
         """These partitions show nothing more, so they hold nothing back."""
         self._exhausted = partitions

@@ -24,7 +24,8 @@ from stream import retry as retrying
 from stream.appending import Tail
 from stream.backtest import backtest
 from stream.cli import main
-from stream.files import FileSource, parse, spell
+from stream.envelope import parse, spell
+from stream.files import FileSource
 from stream.retry import Choice, retry
 from stream.settings import Settings
 from stream.sources import SourceError

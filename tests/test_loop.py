@@ -144,13 +144,13 @@ def test_a_partition_that_begins_later_hides_nothing() -> None:
 @pytest.mark.parametrize("ahead", [1, 40])
 def test_a_pause_loses_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, whole: Result, ahead: int) -> None:
     """Where much waits, only the slowest partitions are read; one that ends then does not end the log."""
-    monkeypatch.setattr("stream.loop.AHEAD", ahead)
+    monkeypatch.setattr("stream.reading.AHEAD", ahead)
     (tmp_path / "events").mkdir()
     for (_, partition), records in split(EVENTS, 8).items():
         some = records if partition % 2 else records[:60]
         (tmp_path / "events" / f"{partition}.jsonl").write_bytes(b"".join(line + b"\n" for line in some))
     paused = run(FileSource(tmp_path), poll=30)
-    monkeypatch.setattr("stream.loop.AHEAD", 10**9)
+    monkeypatch.setattr("stream.reading.AHEAD", 10**9)
     assert told(paused) == told(run(FileSource(tmp_path)))
     assert told(run(ListSource(split(EVENTS, 8)), poll=30)) == told(whole)
 

@@ -7,6 +7,14 @@ from typing import Annotated
 import typer
 
 Log = Annotated[Path, typer.Argument(help="a folder topic/partition.jsonl (.gz, .zst), or one .jsonl file")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="settings: their [mapping] reads foreign JSON, their [learner] stands in for options not given",
+    ),
+]
 Target = Annotated[str, typer.Option(help="the kind of conversion to predict")]
 Window = Annotated[str, typer.Option(help="attribution window: a conversion counts this long after its impression")]
 Wait = Annotated[str, typer.Option(help="elapsed time until the first look at an impression")]

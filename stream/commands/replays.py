@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from learner.methods import DEFAULT, LIVE, METHODS, ORACLES
-from stream.commands import options
+from stream.commands import configured, options
 from stream.commands.logs import convert, records, tune_garbage_collector
 from stream.commands.results import results
 from stream.settings import RIVER, Settings, duration
@@ -15,7 +15,9 @@ from stream.terminal import err, fail, progress
 
 
 def backtest(
+    ctx: typer.Context,
     log: options.Log,
+    config: options.Config = None,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -60,11 +62,13 @@ def backtest(
     given = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
     asked = dict(methods=tuple(named), pretrain=pretrain, seed=seed, strict=strict, **given)
     known = Truth(truth) if truth else beside(log)
-    _run(log, asked, poll, checkpoint_every, store, json_, html, seeds, known)
+    _run(log, configured.asked(ctx, config, asked), poll, checkpoint_every, store, json_, html, seeds, known)
 
 
 def replay(
+    ctx: typer.Context,
     log: options.Log,
+    config: options.Config = None,
     method: Annotated[str, typer.Option(help=f"one of {', '.join(LIVE)}")] = DEFAULT,
     target: options.Target = "purchase",
     window: options.Window = "30d",
@@ -84,12 +88,18 @@ def replay(
 
     Example: belated replay log/ --store sqlite:///belated.db
     """
+    given = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
+    asked = configured.asked(ctx, config, dict(methods=(method,), seed=seed, strict=strict, **given))
+    if len(asked["methods"]) > 1:
+        fail(
+            f"{config}: learner.methods names {len(asked['methods'])}; replay takes one: give --method, or use backtest"
+        )
+    (method,) = asked["methods"]
     if method.startswith(RIVER):
         fail(f"method {method!r} cannot go on from a checkpoint: only `belated backtest` may ask for it")
     if method in ORACLES:
         fail(f"method {method!r} reads final labels before they are known: only `belated backtest` may ask for it")
-    given = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
-    _run(log, dict(methods=(method,), seed=seed, strict=strict, **given), poll, checkpoint_every, store, json_, html)
+    _run(log, asked, poll, checkpoint_every, store, json_, html)
 
 
 def _run(

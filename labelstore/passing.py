@@ -8,7 +8,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, Table, select
 
 from labelstore.attribution import attribute, credit, retract
-from labelstore.bulk import insert_rows
+from labelstore.bulk import insert_rows, named, names
 from labelstore.events import Adjustment, Conversion, Event, Impression, Item, Signal, identity
 from labelstore.tables import adjustments, conversions, impressions, items, signals
 
@@ -85,8 +85,9 @@ def _known(connection: Connection, facts: Sequence[tuple[int, Event]]) -> dict[t
         table = TABLES[kind]
         columns = (table.c.id, table.c.at) if kind is Item else (table.c.id,)
         for chunk in range(0, len(ids), IDS):
-            query = select(*columns).where(table.c.id.in_(ids[chunk : chunk + IDS]))
-            known[kind].update("@".join(map(str, row)) for row in connection.execute(query))
+            query = select(*columns).where(named(table.c.id))
+            rows = connection.execute(query, names(ids[chunk : chunk + IDS]))
+            known[kind].update("@".join(map(str, row)) for row in rows)
     return known
 
 
@@ -98,11 +99,15 @@ def _insert(connection: Connection, rows: Rows) -> None:
     for row in rows[Item]:  # only the newest metadata of a product is kept
         if row[0] not in newest or row[1] >= newest[row[0]][1]:
             newest[row[0]] = row
-    for name, at in connection.execute(select(items.c.id, items.c.at).where(items.c.id.in_(list(newest)))).all():
+    older: list[str] = []
+    before = select(items.c.id, items.c.at).where(named(items.c.id))
+    for name, at in connection.execute(before, names(newest)) if newest else ():
         if at > newest[name][1]:
             del newest[name]
         else:
-            connection.execute(items.delete().where(items.c.id == name))
+            older.append(name)
+    if older:
+        connection.execute(items.delete().where(named(items.c.id)), names(older))
     insert_rows(connection, items, COLUMNS[Item], list(newest.values()))
 
 
@@ -124,10 +129,15 @@ def _row(seq: int, known_at: int, fact: Event) -> tuple[Any, ...]:
     if isinstance(fact, Item):
         return fact.item_id, fact.at, known_at, to_json(fact.features).decode()
     if isinstance(fact, Adjustment):
-        return seq, fact.event_id, fact.at, known_at, fact.conversion_id, fact.action, fact.value
+        return seq, fact.event_id, fact.at, known_at, fact.conversion_id, fact.action, _plus(fact.value)
     if isinstance(fact, Impression):
         shown = seq, fact.impression_id, fact.at, known_at, fact.user_id, fact.item_id, fact.context_item_id
         return *shown, to_json(fact.features).decode(), fact.served and fact.served.model_dump_json()
     names = fact.impression_id, fact.user_id, fact.item_id, fact.session_id
     row = (seq, fact.event_id, fact.kind, fact.at, known_at, *names)
-    return (*row, fact.value, fact.basket_id) if isinstance(fact, Conversion) else row
+    return (*row, _plus(fact.value), fact.basket_id) if isinstance(fact, Conversion) else row
+
+
+def _plus(value: float | None) -> float | None:
+    """A value without the sign of -0.0, which SQLite does not keep."""
+    return None if value is None else value + 0.0

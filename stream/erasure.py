@@ -70,7 +70,7 @@ def forget(
             erasure.record(facts.connection, user, state[1]["passed"], counts)
             _commit(checkpoints, *state, erased)
         if not found.nothing or found.before:
-            vacuum(facts.engine)
+            vacuum(facts.engine, url)
             sweep(facts.connection, url)
     return found
 

@@ -56,3 +56,18 @@ def on_a_server(url: str) -> bool:
         ArgumentError: the URL cannot be read.
     """
     return read(url).get_backend_name() == POSTGRES
+
+
+def named(url: str) -> str:
+    """How a store on a server is told from others: host, port and database, and its schema where one is given.
+
+    Empty for a file: its name is in its path.
+
+    >>> named("postgresql+psycopg://ada@db/shop"), named("sqlite:///belated.db")
+    ('postgresql://db:5432/shop', '')
+    """
+    found = read(url)
+    if found.get_backend_name() != POSTGRES:
+        return ""
+    host, options = found.host or found.query.get("host", "local"), found.query.get("options")
+    return f"{POSTGRES}://{host}:{found.port or 5432}/{found.database or ''}" + (f" {options}" if options else "")

@@ -51,14 +51,14 @@ class _Within(FunctionElement[bool]):
     inherit_cache = True
 
 
-@compiles(_Within)  # type: ignore[no-untyped-call,untyped-decorator]
+@compiles(_Within)
 def _within(element: _Within, compiler: Any, **how: Any) -> str:
     column, keys = element.clauses
     given = select(func.json_each(keys).table_valued("value").c.value)
     return str(compiler.process(column.in_(given), **how))
 
 
-@compiles(_Within, "postgresql")  # type: ignore[no-untyped-call,untyped-decorator]
+@compiles(_Within, "postgresql")
 def _within_array(element: _Within, compiler: Any, **how: Any) -> str:
     column, keys = element.clauses
     return str(compiler.process(column == any_(keys), **how))

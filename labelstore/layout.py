@@ -42,17 +42,28 @@ def check(connection: Connection, url: str, create: bool) -> None:
     """
     if connection.dialect.name == "postgresql":
         postgres.check(connection, url)
-    found = revision(connection)
+    found = recognised(connection, url)
+    if found is None and create:
+        return
     if found is None:
-        if not create:
-            raise StoreError(f"store {shown(url)}: holds no label store; give the URL used with --store")
-    elif found not in known():
-        raise StoreError(f"store {shown(url)}: has revision {found}, written by a newer belated; install that one")
-    elif found != HEAD or not inspect(connection).has_table(version.name):
+        raise StoreError(f"store {shown(url)}: holds no label store; give the URL used with --store")
+    if found != HEAD or not inspect(connection).has_table(version.name):
         raise StoreError(
-            f"store {shown(url)}: has revision {found} of the tables, an older one than {HEAD}; "
+            f"store {shown(url)}: has revision {found} of the tables, and this belated needs {HEAD}; "
             "run: belated store upgrade --store URL"
         )
+
+
+def recognised(connection: Connection, url: str) -> str | None:
+    """The revision of a store; None where there is none yet.
+
+    Raises:
+        StoreError: a revision that is not known here.
+    """
+    found = revision(connection)
+    if found not in (None, *known()):
+        raise StoreError(f"store {shown(url)}: has revision {found}, which a newer belated wrote; install that one")
+    return found
 
 
 def known() -> list[str]:
@@ -64,13 +75,21 @@ def known() -> list[str]:
     return [f"{n:04}" for n in range(1, int(HEAD) + 1)]
 
 
-def upgrade(engine: Engine) -> tuple[str | None, str]:
-    """Bring the tables to the newest revision. Returns the revisions before and after."""
+def upgrade(engine: Engine, url: str) -> tuple[str | None, str]:
+    """Bring the tables to the newest revision, in one transaction. Returns the revisions before and after.
+
+    Raises:
+        StoreError: there is none, or a newer one.
+    """
     from alembic import command
 
     with engine.begin() as connection:
-        before = revision(connection)
-        if before is not None and not inspect(connection).has_table(version.name):
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        before = recognised(connection, url)
+        if before is None:
+            raise StoreError(f"store {shown(url)}: holds no label store; give the URL used with --store")
+        if not inspect(connection).has_table(version.name):
             BESIDE.create_all(connection)
             connection.execute(insert(version), [{"version_num": before}])
         command.upgrade(configuration(connection), HEAD)

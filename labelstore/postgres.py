@@ -1,18 +1,16 @@
-"""What PostgreSQL does differently: settings of a session, rows by COPY, statistics, sizes, and the lock of the writer."""
+"""What PostgreSQL does differently: settings of a session, rows by COPY, statistics, sizes."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, NullPool, Table, create_engine, text
+from sqlalchemy import Connection, Table, text
 from sqlalchemy.exc import DatabaseError
 
-from labelstore.address import read, shown
-from labelstore.refusals import StoreError, told_plainly
+from labelstore.address import shown
+from labelstore.refusals import StoreError
 from labelstore.tables import metadata
 
 OLDEST = 15
-LOCK = 0x62656C61  # "bela": the first half of the advisory lock's key, the same for all stores
 CONNECT: dict[str, Any] = {"connect_timeout": 10, "keepalives_idle": 60, "application_name": "belated"}
 SETTINGS = (
     "SET plan_cache_mode = force_custom_plan",  # a plan for any `first` would read whole tables
@@ -20,7 +18,6 @@ SETTINGS = (
     "SET lock_timeout = '30s'",
 )
 
-_TRY = text("SELECT pg_try_advisory_lock(:lock, n.oid::integer) FROM pg_namespace n WHERE n.nspname = current_schema()")
 _SIZE = text(
     "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c "
     "JOIN pg_namespace n ON n.oid = c.relnamespace "
@@ -81,27 +78,3 @@ def analyze(connection: Connection) -> None:
 def size(connection: Connection) -> int:
     """Bytes of the tables with their indexes."""
     return int(connection.execute(_SIZE, {"names": list(metadata.tables)}).scalar_one())
-
-
-@contextmanager
-def alone(url: str) -> Iterator[None]:
-    """Hold the advisory lock of the writer, on a connection of its own: it goes with the session, however that ends.
-
-    Raises:
-        StoreError: another process has it, or the database cannot be reached.
-    """
-    engine = create_engine(read(url), poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=CONNECT)
-    with told_plainly(url):
-        connection = engine.connect()
-    try:
-        with told_plainly(url):
-            free = connection.execute(_TRY, {"lock": LOCK}).scalar()
-        if not free:
-            raise StoreError(
-                f"store {shown(url)}: another process is writing to it; wait until it is done, or give another --store"
-            )
-        yield
-    finally:
-        connection.invalidate()  # closes the session, also where the server is gone
-        connection.close()
-        engine.dispose()

@@ -12,17 +12,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy import Connection, Engine
 
 from labelstore import layout, passing, postgres
-from labelstore.address import EXPECTED, SQLITE, on_a_server, read, shown, sqlite_file
+from labelstore.address import on_a_server
 from labelstore.bulk import insert_rows
 from labelstore.due import Target
+from labelstore.engines import engine_of
 from labelstore.events import Event
 from labelstore.observations import Schedule
 from labelstore.refusals import StoreError as StoreError
-from labelstore.refusals import sentence
 from labelstore.refusals import told_plainly as told_plainly
 from labelstore.retention import at_least, delete_known_before, whole_from
 from labelstore.tables import looks, predictions
@@ -134,15 +133,13 @@ def open_engine(url: str, create: bool = True) -> Engine:
     Raises:
         StoreError: the URL cannot be read or opened, or the store has another revision of the tables.
     """
+    engine = engine_of(url, create)
     try:
-        engine = _engine(url, create)
         with told_plainly(url), engine.connect() as connection:
             layout.check(connection, url, create)
-    except (ArgumentError, SQLAlchemyError, ImportError) as error:
-        said = sentence(error)
-        if isinstance(error, ImportError) and on_a_server(url):
-            raise StoreError(f"store {shown(url)}: {said}; PostgreSQL needs: pip install 'belated[postgres]'") from None
-        raise StoreError(f"store {shown(url)}: {said}; {EXPECTED}") from None
+    except BaseException:
+        engine.dispose()
+        raise
     return engine
 
 
@@ -152,31 +149,9 @@ def upgrade(url: str) -> tuple[str | None, str]:
     Raises:
         StoreError: there is no store, or the database refuses.
     """
-    try:
-        engine = _engine(url, create=False)
-    except (ArgumentError, SQLAlchemyError, ImportError) as error:
-        raise StoreError(f"store {shown(url)}: {sentence(error)}; {EXPECTED}") from None
+    engine = engine_of(url, create=False)
     try:
         with told_plainly(url):
-            return layout.upgrade(engine)
+            return layout.upgrade(engine, url)
     finally:
         engine.dispose()
-
-
-def _engine(url: str, create: bool) -> Engine:
-    if not create and (file := sqlite_file(url)) and not file.is_file():
-        raise StoreError(f"store {shown(url)}: there is no such file; give the URL used with --store")
-    if on_a_server(url):
-        engine = create_engine(read(url), connect_args=postgres.CONNECT)
-        event.listen(engine, "connect", postgres.settle)
-    else:
-        engine = create_engine(read(url))
-        if engine.dialect.name == SQLITE:
-            event.listen(engine, "connect", _sqlite_settings)
-    return engine
-
-
-def _sqlite_settings(connection: Any, _: object) -> None:
-    """WAL: readers never block the writer. NORMAL: a power cut may lose the last commit, never half of one."""
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "temp_store=MEMORY", "cache_size=-65536"):
-        connection.execute(f"PRAGMA {pragma}")

@@ -23,7 +23,10 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "labels": ("Look into the label store.", {"show": labels.show, "export": labels.export}),
     "dlq": ("Records that could not be read.", {"list": dlq.list_, "show": dlq.show, "retry": dlq.retry}),
-    "store": ("Where a store stands, and upkeep.", {"stats": stores.stats, "compact": stores.compact}),
+    "store": (
+        "Where a store stands, and upkeep.",
+        {"stats": stores.stats, "compact": stores.compact, "upgrade": stores.upgrade},
+    ),
 }
 
 for command in COMMANDS:

@@ -1,11 +1,14 @@
 """What all tests share: one thread, as in production, and the folder of real data."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+import postgres_server
 
 torch.set_num_threads(1)
 settings.register_profile("belated", deadline=None, derandomize=True)
@@ -19,3 +22,29 @@ def data() -> Path:
     if not folder:
         pytest.skip("needs real logs: set BELATED_DATA to their folder (see CONTRIBUTING.md)")
     return Path(folder)
+
+
+# PostgreSQL: one server a session, a schema of its own for each store
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """URL of a database on a server, see `postgres_server`; skips where there is none."""
+    with postgres_server.serving() as url:
+        yield url
+
+
+@pytest.fixture
+def schema(postgres: str) -> Iterator[str]:
+    """URL of an empty store on PostgreSQL."""
+    with postgres_server.schema(postgres) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty store, on each database in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store.db"
+    url: str = request.getfixturevalue("schema")
+    return url

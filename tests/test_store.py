@@ -1,7 +1,9 @@
 """The label store against a naive oracle that recomputes everything from the full list of facts."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import cycle
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from labelstore.events import ADAPTER, RANK, Adjustment, Conversion, Event, Impr
 from labelstore.observations import Look, Observations, Schedule
 from labelstore.store import LabelStore, StoreError, existing
 from labelstore.tables import conversions, impressions, items, looks, predictions, signals
+from postgres_server import schema
 from strategies import DAY, HOUR, T0, lines, logs
 from stream.sources import Partition
 from stream.watermark import Watermark
@@ -145,31 +148,53 @@ def passed(store: LabelStore, facts: list[tuple[int, Event]], cuts: Sequence[int
     return found
 
 
-def open_store() -> LabelStore:
-    return LabelStore("sqlite://", {"purchase": WINDOW}, FOREVER)
+class Open(Protocol):
+    """Opens an empty store."""
+
+    def __call__(self, windows: dict[str, int] = ..., keep: int = ...) -> LabelStore: ...
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def open_store(request: pytest.FixtureRequest) -> Iterator[Open]:
+    """In memory, or in one of two schemas: empty, for none of these tests commits."""
+    with ExitStack() as stack:
+        urls = ["sqlite://"] * 2
+        if request.param == "postgresql":
+            server = request.getfixturevalue("postgres")
+            urls = [stack.enter_context(schema(server)) for _ in urls]
+        places = cycle(urls)
+        opened: list[LabelStore] = []
+
+        def fresh(windows: dict[str, int] = {"purchase": WINDOW}, keep: int = FOREVER) -> LabelStore:  # noqa: B006
+            if len(opened) == 2:
+                opened.pop(0).close()
+            store = LabelStore(next(places), windows, keep)
+            opened.append(store)
+            return store
+
+        yield fresh
+        for store in opened:
+            store.close()
 
 
 @settings(max_examples=150)
 @given(logs, st.lists(st.integers(0, 9 * 24).map(lambda h: T0 + h * HOUR), max_size=5))
-def test_looks_equal_the_oracle(events: list[dict[str, Any]], cuts: list[int]) -> None:
+def test_looks_equal_the_oracle(open_store: Open, events: list[dict[str, Any]], cuts: list[int]) -> None:
     """Looks and what was known at them equal a naive recomputation, in whatever spans event time advanced."""
     facts = in_order(events)
     store = open_store()
     found = passed(store, facts, cuts)
-    store.close()
     assert len(set(found)) == len(found)
     assert set(found) == Oracle(facts).looks()
 
 
 @settings(max_examples=50)
 @given(logs, st.lists(st.integers(0, 9 * 24).map(lambda h: T0 + h * HOUR), max_size=8))
-def test_looks_do_not_depend_on_the_spans(events: list[dict[str, Any]], cuts: list[int]) -> None:
+def test_looks_do_not_depend_on_the_spans(open_store: Open, events: list[dict[str, Any]], cuts: list[int]) -> None:
     """The same looks come in the same order, however event time was cut."""
     facts = in_order(events)
     whole, cut = open_store(), open_store()
     assert passed(whole, facts, []) == passed(cut, facts, cuts)
-    for store in (whole, cut):
-        store.close()
 
 
 def impression(name: str, at: int, **more: Any) -> Impression:
@@ -188,7 +213,7 @@ def credited(store: LabelStore) -> dict[str, str | None]:
     return {name: shown for name, shown in store.connection.execute(query)}
 
 
-def test_last_touch_wins() -> None:
+def test_last_touch_wins(open_store: Open) -> None:
     """A conversion by user and item belongs to the latest impression of both that is not after it."""
     store = open_store()
     touch = {"user_id": "u", "item_id": "a"}
@@ -199,7 +224,7 @@ def test_last_touch_wins() -> None:
     assert credited(store) == {"c": "i1"}
 
 
-def test_attribution_never_moves() -> None:
+def test_attribution_never_moves(open_store: Open) -> None:
     """A later impression that would have been the last touch does not take a conversion that is decided."""
     store = open_store()
     touch = {"user_id": "u", "item_id": "a"}
@@ -208,7 +233,7 @@ def test_attribution_never_moves() -> None:
     assert credited(store) == {"c": "i0"}
 
 
-def test_a_purchase_may_pass_before_its_impression() -> None:
+def test_a_purchase_may_pass_before_its_impression(open_store: Open) -> None:
     """A conversion that finds nothing is credited when its impression passes."""
     store = open_store()
     store.pass_on(
@@ -218,7 +243,7 @@ def test_a_purchase_may_pass_before_its_impression() -> None:
     assert credited(store) == {"c": "i", "d": "i"}
 
 
-def test_past_the_window_is_counted_and_not_credited() -> None:
+def test_past_the_window_is_counted_and_not_credited(open_store: Open) -> None:
     """Events more than a window after their impression, or known after its close, are counted as past_window."""
     store = open_store()
     _, first = store.pass_on([(T0, impression("i", T0, user_id="u", item_id="a"))])
@@ -237,7 +262,7 @@ def test_past_the_window_is_counted_and_not_credited() -> None:
     assert credited(store) == {"named": None, "touch": None, "in time, known late": "i", "of nobody": None}
 
 
-def test_only_the_target_is_credited() -> None:
+def test_only_the_target_is_credited(open_store: Open) -> None:
     """Conversions of kinds that are no target are kept and credited to nothing."""
     store = open_store()
     basket = Conversion(event_id="b", kind="basket", at=T0 + 1, impression_id="i")
@@ -245,9 +270,9 @@ def test_only_the_target_is_credited() -> None:
     assert credited(store) == {"b": None}
 
 
-def test_each_target_has_its_window() -> None:
+def test_each_target_has_its_window(open_store: Open) -> None:
     """Two targets are credited inside windows of their own."""
-    store = LabelStore("sqlite://", {"purchase": DAY, "redemption": 3 * DAY}, FOREVER)
+    store = open_store({"purchase": DAY, "redemption": 3 * DAY})
     at = T0 + 2 * DAY
     facts: list[tuple[int, Event]] = [(T0, impression("i", T0)), (at, purchase("p", at, impression_id="i"))]
     facts.append((at, Conversion(event_id="r", kind="redemption", at=at, impression_id="i")))
@@ -255,7 +280,7 @@ def test_each_target_has_its_window() -> None:
     assert credited(store) == {"p": None, "r": "i"}
 
 
-def test_duplicates_are_counted_and_the_first_stays() -> None:
+def test_duplicates_are_counted_and_the_first_stays(open_store: Open) -> None:
     """Of equal ids the first that passes counts, within one call and across calls."""
     store = open_store()
     _, counts = store.pass_on([(T0, impression("i", T0, user_id="first")), (T0, impression("i", T0, user_id="again"))])
@@ -264,7 +289,7 @@ def test_duplicates_are_counted_and_the_first_stays() -> None:
     assert store.connection.execute(select(impressions.c.user_id)).scalars().all() == ["first"]
 
 
-def test_a_retraction_may_pass_before_its_conversion() -> None:
+def test_a_retraction_may_pass_before_its_conversion(open_store: Open) -> None:
     """A conversion taken back before it passed is never known as a conversion."""
     store = open_store()
     back = Adjustment(event_id="a", at=T0 + 1, conversion_id="c", action="retract")
@@ -275,7 +300,7 @@ def test_a_retraction_may_pass_before_its_conversion() -> None:
     assert store.connection.execute(select(conversions.c.retracted_at)).scalar() == T0 + 2
 
 
-def test_only_the_newest_metadata_is_kept() -> None:
+def test_only_the_newest_metadata_is_kept(open_store: Open) -> None:
     """Of a product's metadata the newest by event time stays, in whatever order it passes."""
     store = open_store()
     for at, colour in ((T0, "red"), (T0 + 5, "blue"), (T0 + 2, "green")):
@@ -285,9 +310,9 @@ def test_only_the_newest_metadata_is_kept() -> None:
     assert counts["duplicates"] == 1
 
 
-def test_retention_deletes_by_event_time() -> None:
+def test_retention_deletes_by_event_time(open_store: Open) -> None:
     """At midnight everything known for longer than `keep` is deleted, from every table, and nothing else."""
-    store = LabelStore("sqlite://", {"purchase": WINDOW}, 3 * DAY)
+    store = open_store(keep=3 * DAY)
     for day in range(6):
         at = T0 + day * DAY
         shown, _ = store.pass_on(
@@ -307,15 +332,14 @@ def test_retention_deletes_by_event_time() -> None:
     assert store.connection.execute(select(func.min(impressions.c.id))).scalar() == "i2"
 
 
-def test_what_is_not_committed_is_gone(tmp_path: Any) -> None:
+def test_what_is_not_committed_is_gone(store_url: str) -> None:
     """A store that is left without a commit comes back as it was at the last one."""
-    url = f"sqlite:///{tmp_path}/store.db"
-    store = LabelStore(url, {"purchase": WINDOW}, FOREVER)
+    store = LabelStore(store_url, {"purchase": WINDOW}, FOREVER)
     store.pass_on([(T0, impression("kept", T0))])
     store.commit()
     store.pass_on([(T0 + 1, impression("lost", T0 + 1))])
     store.close()
-    with existing(url) as connection:
+    with existing(store_url) as connection:
         assert connection.execute(select(impressions.c.id)).scalars().all() == ["kept"]
 
 

@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from labelstore.address import shown
 from labelstore.engines import engine_of
+from labelstore.postgres import check
 from labelstore.refusals import StoreError, told_plainly
 
 LOCK = 0x62656C61  # "bela": the first half of the key; the second is the schema
@@ -27,8 +28,9 @@ def alone(url: str) -> Iterator[None]:
         connection = engine.connect()
     try:
         with told_plainly(url):
+            check(connection, url)
             free = connection.execute(_TRY, {"lock": LOCK}).scalar()
-        if free is False:
+        if not free:
             raise StoreError(
                 f"store {shown(url)}: another process is writing to it; wait until it is done, or give another --store"
             )

@@ -41,7 +41,7 @@ class Codec:
         try:
             event = ADAPTER.validate_json(record.value)
         except ValidationError as error:
-            return DeadLetter(record, explain(error))
+            return DeadLetter(record, explain(error).replace("\0", "\\0"))
         if NUL.search(record.value):
             return DeadLetter(record, "a string holds the character NUL (\\u0000), which no database keeps; remove it")
         if record.timestamp is not None and event.at > record.timestamp + DAY:

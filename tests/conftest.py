@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from hypothesis import settings
 
 import postgres_server
+import stores
 
 torch.set_num_threads(1)
 settings.register_profile("belated", deadline=None, derandomize=True)
@@ -48,3 +50,14 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/store.db"
     url: str = request.getfixturevalue("schema")
     return url
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def open_store(request: pytest.FixtureRequest) -> Iterator[stores.Open]:
+    """Opens empty stores for what is never committed, on each database in turn."""
+    with ExitStack() as stack:
+        urls = ["sqlite://"] * 2
+        if request.param == "postgresql":
+            server = request.getfixturevalue("postgres")
+            urls = [stack.enter_context(postgres_server.schema(server)) for _ in urls]
+        yield stack.enter_context(stores.opening(*urls))

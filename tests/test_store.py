@@ -1,9 +1,7 @@
 """The label store against a naive oracle that recomputes everything from the full list of facts."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from itertools import cycle
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,15 +13,13 @@ from labelstore.events import ADAPTER, RANK, Adjustment, Conversion, Event, Impr
 from labelstore.observations import Look, Observations, Schedule
 from labelstore.store import LabelStore, StoreError, existing
 from labelstore.tables import conversions, impressions, items, looks, predictions, signals
-from postgres_server import schema
+from stores import FOREVER, WINDOW, Open
 from strategies import DAY, HOUR, T0, lines, logs
 from stream.sources import Partition
 from stream.watermark import Watermark
 
-WINDOW = 2 * DAY
 WAIT = 5 * HOUR
 SCHEDULES = (Schedule(WAIT, True, True), Schedule(0, True), Schedule(WINDOW), Schedule(WAIT))
-FOREVER = 1000 * DAY
 Row = tuple[int, ...]
 
 
@@ -146,35 +142,6 @@ def passed(store: LabelStore, facts: list[tuple[int, Event]], cuts: Sequence[int
         found += rows(list(target.due(start, stop)), numbers)
         start = stop
     return found
-
-
-class Open(Protocol):
-    """Opens an empty store."""
-
-    def __call__(self, windows: dict[str, int] = ..., keep: int = ...) -> LabelStore: ...
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def open_store(request: pytest.FixtureRequest) -> Iterator[Open]:
-    """In memory, or in one of two schemas: empty, for none of these tests commits."""
-    with ExitStack() as stack:
-        urls = ["sqlite://"] * 2
-        if request.param == "postgresql":
-            server = request.getfixturevalue("postgres")
-            urls = [stack.enter_context(schema(server)) for _ in urls]
-        places = cycle(urls)
-        opened: list[LabelStore] = []
-
-        def fresh(windows: dict[str, int] = {"purchase": WINDOW}, keep: int = FOREVER) -> LabelStore:  # noqa: B006
-            if len(opened) == 2:
-                opened.pop(0).close()
-            store = LabelStore(next(places), windows, keep)
-            opened.append(store)
-            return store
-
-        yield fresh
-        for store in opened:
-            store.close()
 
 
 @settings(max_examples=150)

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 SECRET = "BELATED_STORE__PASSWORD"  # noqa: S105  # the variable, not the password
 EXPECTED = "expected a URL such as sqlite:///belated.db or postgresql+psycopg://user@host/database"
@@ -24,13 +25,16 @@ def shown(url: str) -> str:
 
 
 def read(url: str) -> URL:
-    """The URL for the driver: psycopg where none is named, the password from the environment where none is given.
+    """The URL for the driver, which on PostgreSQL is psycopg; the password from the environment where none is given.
 
     Raises:
         ArgumentError: it cannot be read.
     """
-    found = make_url(url)
-    if found.drivername in ("postgres", POSTGRES):
+    try:
+        found = make_url(url)
+    except ValueError:
+        raise ArgumentError("the port is no number") from None
+    if found.drivername.split("+")[0] in ("postgres", POSTGRES):
         found = found.set(drivername=f"{POSTGRES}+psycopg")
     password = os.environ.get(SECRET)
     if password and not found.password and "password" not in found.query and found.get_backend_name() == POSTGRES:

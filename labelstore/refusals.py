@@ -35,6 +35,8 @@ def remedy(said: str) -> str:
 
     >>> remedy('connection failed: FATAL: database "shop" does not exist')
     'create it, as docs/stores.md shows, or give another --store'
+    >>> remedy('could not extend file "base/5/16": No space left on device').split(" (")[1]
+    'free some room on the disk)'
     """
     return next((what for pattern, what in REMEDIES if re.search(pattern, said)), AGAIN)
 

@@ -171,6 +171,14 @@ def test_the_password_from_the_environment(schema: str, monkeypatch: pytest.Monk
     assert shown(url) == url
 
 
+@pytest.mark.parametrize("url", ["postgresql://a:secret@h:12x/d", "postgresql//a:secret@h", "mysql+x://a:secret@h/d"])
+def test_urls_that_cannot_be_read(url: str) -> None:
+    """What is no URL of a store is refused without its password, with an example."""
+    with pytest.raises(StoreError, match=r"a:\*\*\*@h.*expected a URL such as") as error, existing(url):
+        pass
+    assert "secret" not in str(error.value)
+
+
 def test_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where psycopg is not installed, the command that installs it is said."""
     monkeypatch.setitem(sys.modules, "psycopg", None)

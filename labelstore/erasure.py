@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, select
 
-from labelstore.bulk import WITHIN, seqs
+from labelstore.bulk import seqs, within
 from labelstore.letters import Place
 from labelstore.tables import (
     adjustments,
@@ -120,7 +120,7 @@ def _chunks(keys: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def _delete(connection: Connection, table: Table, column: ColumnElement[int], keys: Set[int]) -> int:
-    return connection.execute(delete(table).where(column.in_(WITHIN)), seqs(sorted(keys))).rowcount if keys else 0
+    return connection.execute(delete(table).where(within(column)), seqs(sorted(keys))).rowcount if keys else 0
 
 
 def _delete_at(connection: Connection, table: Table, places: Set[Place]) -> int:

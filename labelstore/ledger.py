@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, func, insert, inspect, select
 
+from labelstore.bulk import insert_rows
 from labelstore.tables import checkpoints, dead_letters, journal, metrics, waiting
 
 DEAD_LETTER_BYTES = 10_000  # of a record that cannot be read, this much is kept in SQL; the log has it whole
@@ -78,8 +79,7 @@ def files(connection: Connection) -> set[str]:
 def save_waiting(connection: Connection, passed: int, read: Sequence[Waiting]) -> None:
     """Drop what has passed (known_at < ``passed``); add what was read since the last commit and still waits."""
     connection.execute(delete(waiting).where(waiting.c.known_at < passed))
-    if read:
-        connection.execute(insert(waiting), [row._asdict() for row in read])
+    insert_rows(connection, waiting, Waiting._fields, read)
 
 
 def load_waiting(connection: Connection) -> list[Waiting]:

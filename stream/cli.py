@@ -25,7 +25,10 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "config": ("The file of settings.", {"init": config.init, "show": config.show}),
     "labels": ("Look into the label store.", {"show": labels.show, "export": labels.export}),
     "dlq": ("Records that could not be read.", {"list": dlq.list_, "show": dlq.show, "retry": dlq.retry}),
-    "store": ("Where a store stands, and upkeep.", {"stats": stores.stats, "compact": stores.compact}),
+    "store": (
+        "Where a store stands, and upkeep.",
+        {"stats": stores.stats, "compact": stores.compact, "upgrade": stores.upgrade},
+    ),
 }
 
 for command in COMMANDS:

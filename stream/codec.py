@@ -82,7 +82,9 @@ class Codec:
         try:
             event = ADAPTER.validate_json(value)
         except ValidationError as error:
-            return DeadLetter(record, explain(error) + (plan.whence(_first(error)) if plan else ""))
+            return DeadLetter(
+                record, explain(error).replace("\0", "\\0") + (plan.whence(_first(error)) if plan else "")
+            )
         if NUL.search(value):
             return DeadLetter(record, "a string holds the character NUL (\\u0000), which no database keeps; remove it")
         if record.timestamp is not None and event.at > record.timestamp + DAY:

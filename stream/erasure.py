@@ -11,11 +11,13 @@ The ids are asked for first and deleted last: stopped anywhere, the same command
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from labelstore import erasure, ledger
+from labelstore.address import shown
 from labelstore.erasure import Erased
 from labelstore.store import StoreError, existing
 from labelstore.traces import Traces
@@ -26,7 +28,7 @@ from stream.files import FileSource
 from stream.learning import without
 from stream.settings import Settings
 from stream.upkeep import sweep
-from stream.workspace import opened
+from stream.workspace import checkpoint_folder, opened
 
 
 class Forgotten(NamedTuple):
@@ -45,20 +47,27 @@ class Forgotten(NamedTuple):
 
 
 def forget(
-    user: str, url: str, source: FileSource | None = None, told: Callable[[int], None] = lambda read: None
+    user: str,
+    url: str,
+    source: FileSource | None = None,
+    told: Callable[[int], None] = lambda read: None,
+    checkpoints: Path | None = None,
 ) -> Forgotten:
     """Erase a user from a store, and from its log where that is given. Where nothing is found, nothing is changed.
 
     Raises:
         StoreError, CheckpointError, SourceError: with the remedy.
     """
+    folder = checkpoint_folder(url, checkpoints)
     with existing(url) as connection:
         newest = ledger.newest(connection)
     if newest is None:
-        raise StoreError(f"store {url}: has no checkpoint, so it holds nothing yet; replay a log into it, or delete it")
+        raise StoreError(
+            f"store {shown(url)}: has no checkpoint, so it holds nothing yet; replay a log into it, or delete it"
+        )
     settings = Settings(**newest.settings)
-    with opened(url, settings) as (facts, checkpoints):
-        state = checkpoints.load()
+    with opened(url, settings, checkpoints) as (facts, saved):
+        state = saved.load()
         assert state is not None
         traces = Traces(user)
         erasure.trace(facts.connection, traces)
@@ -69,10 +78,10 @@ def forget(
         if not found.nothing:
             counts = erased.counts | ({"log_lines": found.lines} if source else {})
             erasure.record(facts.connection, user, state[1]["passed"], counts)
-            _commit(checkpoints, *state, erased)
+            _commit(saved, *state, erased)
         if not found.nothing or found.before:
-            vacuum(facts.engine)
-            sweep(facts.connection, url)
+            vacuum(facts.engine, url)
+            sweep(facts.connection, url, folder)
     return found
 
 

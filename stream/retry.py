@@ -13,6 +13,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from labelstore import letters
+from labelstore.address import shown
 from labelstore.ledger import DEAD_LETTER_BYTES, Checkpoint, newest
 from labelstore.letters import Letter, Place
 from labelstore.store import StoreError, amended, existing
@@ -22,7 +23,7 @@ from stream.envelope import parse, spell
 from stream.files import LONGEST, FileSource
 from stream.settings import Settings
 from stream.sources import Partition, Record
-from stream.workspace import alone, checkpoint_folder
+from stream.workspace import alone, known_folder
 
 BLOCK = 500  # letters appended and marked at a time
 ELSEWHERE = "the log has no such record at this place; give the log that was replayed"
@@ -49,7 +50,7 @@ def retry(url: str, source: FileSource, chosen: "Choice", value: bytes | None = 
     """
     with existing(url):
         pass  # or there is nothing to lock
-    with alone(url, checkpoint_folder(url)):
+    with alone(url, known_folder(url)):
         with existing(url) as connection:
             places = chosen.of(connection, url)
             checkpoint = newest(connection)
@@ -91,7 +92,7 @@ def letter_at(connection: Connection, place: Place, url: str) -> Letter:
     """
     if (found := letters.letter(connection, place)) is None:
         some = ", ".join(str(one.place) for one in letters.listed(connection, None, 3)) or "none"
-        raise StoreError(f"{place}: the store {url} has no such dead letter; it has, for example: {some}")
+        raise StoreError(f"{place}: the store {shown(url)} has no such dead letter; it has, for example: {some}")
     return found
 
 

@@ -4,11 +4,15 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+import postgres_server
+import stores
 
 torch.set_num_threads(1)
 settings.register_profile("belated", deadline=None, derandomize=True)
@@ -64,3 +68,40 @@ def kafka(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     subprocess.run([script, "start", *where, "--heap", "256m"], check=True, capture_output=True)
     yield f"127.0.0.1:{port}"
     subprocess.run([script, "kill", *where], check=True, capture_output=True)
+
+
+# PostgreSQL: one server a session, a schema of its own for each store
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """URL of a database on a server, see `postgres_server`; skips where there is none."""
+    with postgres_server.serving() as url:
+        yield url
+
+
+@pytest.fixture
+def schema(postgres: str) -> Iterator[str]:
+    """URL of an empty store on PostgreSQL."""
+    with postgres_server.schema(postgres) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty store, on each database in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store.db"
+    url: str = request.getfixturevalue("schema")
+    return url
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def open_store(request: pytest.FixtureRequest) -> Iterator[stores.Open]:
+    """Opens empty stores for what is never committed, on each database in turn."""
+    with ExitStack() as stack:
+        urls = ["sqlite://"] * 2
+        if request.param == "postgresql":
+            server = request.getfixturevalue("postgres")
+            urls = [stack.enter_context(postgres_server.schema(server)) for _ in urls]
+        yield stack.enter_context(stores.opening(*urls))

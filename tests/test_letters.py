@@ -371,21 +371,3 @@ def test_wrong_arguments(
     assert found[0] == status
     assert says in " ".join(found[2].split())
     assert not os.path.exists("none.checkpoints")
-
-
-@pytest.mark.parametrize("change", ["ALTER TABLE dead_letters DROP COLUMN retried", "DROP TABLE erasures"])
-def test_a_store_of_an_older_version(folder: Path, change: str) -> None:
-    """A store whose tables lack a column is refused with the remedy; a table that a writer can add is added."""
-    engine = create_engine(url(folder))
-    with engine.begin() as connection:
-        connection.execute(text(change))
-    with (
-        pytest.raises(StoreError, match=r"an older version \(it lacks .*\); replay the log into a new --store"),
-        existing(url(folder)),
-    ):
-        pass
-    if "TABLE erasures" in change:
-        assert replay(folder)["read"] == 24
-    else:
-        with pytest.raises(StoreError, match=r"lacks dead_letters\.retried"):
-            replay(folder)

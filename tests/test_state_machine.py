@@ -67,11 +67,6 @@ class Told(ListSource):
         super().seek(offsets)
         self.ended: frozenset[Partition] = frozenset()
 
-    @property
-    def positions(self) -> dict[Partition, int]:
-        """Of the next record of each partition."""
-        return dict(self._next)
-
     def poll(self, limit: int, paused: frozenset[Partition] = frozenset()) -> list[Record]:
         if not self.next:
             raise Pause
@@ -206,7 +201,7 @@ class Story(RuleBasedStateMachine):
 
     def remember(self) -> None:
         raised = {place: list(times) for place, times in self.raised.items()}
-        self.last = Commit(self.source.positions, self.watermark, len(self.taken), raised)
+        self.last = Commit(self.source.positions(), self.watermark, len(self.taken), raised)
 
     @rule(new=st.booleans(), grows=st.booleans())
     def crash(self, new: bool, grows: bool) -> None:
@@ -248,7 +243,7 @@ class Story(RuleBasedStateMachine):
     @property
     def watermark(self) -> int:
         """The slowest clock of the partitions that have not ended; 1 ms past everything where all have."""
-        read = {place: self.log[place][:n] for place, n in self.source.positions.items()}
+        read = {place: self.log[place][:n] for place, n in self.source.positions().items()}
         raised = {p: [time for offset, time in self.raised[p] if offset <= len(read[p])] for p in read}
         if self.source.ended >= set(read):
             latest = [event.at for records in read.values() for r in records if (event := event_of(r)) is not None]
@@ -283,7 +278,7 @@ class Story(RuleBasedStateMachine):
 
     def accounted(self, oracle: Oracle, watermark: int) -> None:
         """What was read has passed, was repeated, waits, or is a dead letter."""
-        positions = self.source.positions
+        positions = self.source.positions()
         seen = [k for k in self.known if k.place[2] < positions[Partition(*k.place[:2])]]
         expected = oracle.counts(watermark)
         expected["read"] = sum(positions.values())
@@ -301,7 +296,7 @@ class Story(RuleBasedStateMachine):
         assert [tuple(row) for row in connection.execute(scores)] == [(n, shown) for n in range(4 if shown else 0)]
         D = dead_letters.c
         kept = connection.execute(select(D.topic, D.partition, D.offset, D.value).where(D.reason != ""))
-        read = [r for place, n in self.source.positions.items() for r in self.log[place][:n]]
+        read = [r for place, n in self.source.positions().items() for r in self.log[place][:n]]
         bad = [r for r in read if event_of(r) is None]
         assert sorted(tuple(row) for row in kept) == sorted((*r[:3], r.value) for r in bad)
         assert rows["waiting"] == self.loop.counts["read"] - sum(self.loop.counts[n] for n in (*PASSED, "dead_letters"))

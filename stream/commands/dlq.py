@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from labelstore.address import shown
 from labelstore.ledger import DEAD_LETTER_BYTES
 from labelstore.letters import Count, Letter, Place, Summary
 from stream.commands import options
@@ -171,7 +172,7 @@ def _tell_retried(appended: int, already: Mapping[Place, int], log: str, store: 
     elif already:
         out.print(f"{len(already):,} were retried already, and left alone; --again appends them once more")
     if appended:
-        again = f"belated replay {log} --store {store}, with the options of before"
+        again = f"belated replay {log} --store {shown(store)}, with the options of before"
         out.print(f"{appended:,} appended; what reads them: {again}", markup=False, highlight=False)
     elif not already:
         out.print("nothing was appended")

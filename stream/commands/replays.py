@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from labelstore.address import shown
 from learner.methods import DEFAULT, LIVE, METHODS, ORACLES
 from stream.commands import configured, options
 from stream.commands.logs import convert, records, tune_garbage_collector
@@ -39,6 +40,7 @@ def backtest(
     poll: options.Poll = 5000,
     checkpoint_every: options.Every = 200_000,
     store: options.Store = None,
+    checkpoints: options.Checkpoints = None,
     json_: options.Json = None,
     html: options.Html = None,
 ) -> None:
@@ -58,11 +60,21 @@ def backtest(
         else [name.strip() for name in methods.split(",") if name.strip()]
     )
     if seeds > 1 and store:
-        fail(f"--seeds {seeds} with --store {store}: a store holds one run; leave out one of them")
+        fail(f"--seeds {seeds} with --store {shown(store)}: a store holds one run; leave out one of them")
     given = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
     asked = dict(methods=tuple(named), pretrain=pretrain, seed=seed, strict=strict, **given)
     known = Truth(truth) if truth else beside(log)
-    _run(log, configured.asked(ctx, config, asked), poll, checkpoint_every, store, json_, html, seeds, known)
+    _run(
+        log,
+        configured.asked(ctx, config, asked),
+        poll,
+        checkpoint_every,
+        (store, checkpoints),
+        json_,
+        html,
+        seeds,
+        known,
+    )
 
 
 def replay(
@@ -81,6 +93,7 @@ def replay(
     poll: options.Poll = 5000,
     checkpoint_every: options.Every = 200_000,
     store: options.Store = None,
+    checkpoints: options.Checkpoints = None,
     json_: options.Json = None,
     html: options.Html = None,
 ) -> None:
@@ -99,7 +112,7 @@ def replay(
         fail(f"method {method!r} cannot go on from a checkpoint: only `belated backtest` may ask for it")
     if method in ORACLES:
         fail(f"method {method!r} reads final labels before they are known: only `belated backtest` may ask for it")
-    _run(log, asked, poll, checkpoint_every, store, json_, html)
+    _run(log, asked, poll, checkpoint_every, (store, checkpoints), json_, html)
 
 
 def _run(
@@ -107,7 +120,7 @@ def _run(
     asked: dict[str, Any],
     poll: int,
     every: int,
-    store: str | None,
+    kept: tuple[str | None, Path | None],
     json_: Path | None,
     html: Path | None,
     seeds: int = 1,
@@ -120,7 +133,7 @@ def _run(
     source = FileSource(log)
     tune_garbage_collector()
     with progress(f"{'replay' if len(settings.methods) == 1 else 'backtest'} {log}", records(source)) as told:
-        how = dict(store=store, poll=poll, every=every, told=told, truth=truth)
+        how = dict(store=kept[0], checkpoints=kept[1], poll=poll, every=every, told=told, truth=truth)
         result = (
             run.several(seeds, str(log), source, settings, **how)
             if seeds > 1
@@ -152,4 +165,4 @@ def demo(
     if not log.exists():
         convert(options.Dataset.completejourney, "package", log)
     given = dict(methods=LIVE, window=duration("60d"), wait=duration("7d"))
-    _run(log, given, 5000, 200_000, None, folder / "results.json", folder / "report.html")
+    _run(log, given, 5000, 200_000, (None, None), folder / "results.json", folder / "report.html")

@@ -2,10 +2,12 @@
 
 import json
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from labelstore.address import shown
 from stream.commands import options
 from stream.settings import spell
 from stream.terminal import error, fail, out, plain, progress, when
@@ -18,6 +20,7 @@ REASONS = 10
 
 def stats(
     store: options.StoreThere,
+    checkpoints: options.Checkpoints = None,
     digest: Annotated[bool, typer.Option("--digest", help="also the sha256 of all that is known")] = False,
     json_: options.AsJson = False,
 ) -> None:
@@ -31,23 +34,41 @@ def stats(
     from labelstore.store import existing
 
     with existing(store) as connection:
-        told = _stand(store, connection) | ({"digest": of(connection)} if digest else {})
+        told = _stand(store, checkpoints, connection) | ({"digest": of(connection)} if digest else {})
     if json_:
         typer.echo(json.dumps(told, indent=2))
     else:
         _tell(told)
 
 
-def compact(store: options.StoreThere) -> None:
-    """Write the database anew without what was deleted, and remove checkpoint files that belong to nothing.
+def upgrade(store: options.StoreThere) -> None:
+    """Bring the tables of a store to what this version needs; it runs in one transaction.
 
-    It needs room for a second copy. Nothing that is known changes.
+    Keep a backup: there is no way back.
+
+    Example: belated store upgrade --store sqlite:///belated.db
+    """
+    from labelstore.engines import engine_of
+    from labelstore.store import upgrade as run
+    from stream.workspace import alone, known_folder
+
+    engine_of(store, create=False)  # or there is nothing to lock
+    with alone(store, known_folder(store)):
+        before, after = run(store)
+    said = "is the newest already" if before == after else f"-> {after}"
+    out.print(f"revision {before} {said}", highlight=False)
+
+
+def compact(store: options.StoreThere, checkpoints: options.Checkpoints = None) -> None:
+    """Make room of what was deleted, and remove checkpoint files that belong to nothing.
+
+    A SQLite file is written anew, which needs room for a second copy. Nothing that is known changes.
 
     Example: belated store compact --store sqlite:///belated.db
     """
     from stream.upkeep import compact as run
 
-    done = run(store)
+    done = run(store, checkpoints)
     for name, before in done.before._asdict().items():
         after = getattr(done.after, name)
         out.print(f"{name.replace('_', ' ')}: {before:,} -> {after:,} bytes", highlight=False)
@@ -60,6 +81,7 @@ def forget(
     user: Annotated[str, typer.Option(help="the user_id to erase")],
     store: options.StoreThere,
     log: options.LogMaybe = None,
+    checkpoints: options.Checkpoints = None,
 ) -> None:
     """Erase a user: all that the store keeps of one, and with --log the lines of the log as well.
 
@@ -75,29 +97,29 @@ def forget(
         fail("--user is empty; give the user_id to erase")
     source = FileSource(log) if log else None
     with progress(f"search {log}") if log else nullcontext(lambda read: None) as told:
-        found = run(user, store, source, told)
+        found = run(user, store, source, told, checkpoints)
     if found.nothing and not found.before:
-        error(plain(f"user {user!r}: nothing was found in {store}" + (f" and {log}" if log else "")))
+        error(plain(f"user {user!r}: nothing was found in {shown(store)}" + (f" and {log}" if log else "")))
         raise typer.Exit(1)
     if found.nothing:
         out.print(f"erased before, at event time {_time(found.before[-1])}; nothing has come since", highlight=False)
         return
     counted = ", ".join(f"{name.replace('_', ' ')} {rows:,}" for name, rows in found.counts.items())
-    out.print(f"erased from {store}: {counted or 'nothing'}", markup=False, highlight=False)
+    out.print(f"erased from {shown(store)}: {counted or 'nothing'}", markup=False, highlight=False)
     if log:
         out.print(f"blanked in {log}: lines {found.lines:,}, in files {found.files:,}", markup=False, highlight=False)
     else:
         out.print("a log still has this user, and a replay of it brings the user back; --log LOG blanks its lines")
 
 
-def _stand(store: str, connection: Any) -> dict[str, Any]:
+def _stand(store: str, checkpoints: Path | None, connection: Any) -> dict[str, Any]:
     """What `belated store stats` says, as plain values."""
     from labelstore import ledger, letters, stats
     from stream.upkeep import sizes
 
     newest = ledger.newest(connection)
     return {
-        "store": store,
+        "store": shown(store),
         "checkpoint": newest and newest.n,
         "code": newest and newest.code,
         "passed": newest and newest.progress["passed"],
@@ -106,7 +128,7 @@ def _stand(store: str, connection: Any) -> dict[str, Any]:
         "rows": stats.sizes(connection),
         "impressions": stats.span(connection),
         "dead_letters": [count._asdict() for count in letters.counted(connection)],
-        "bytes": sizes(store)._asdict(),
+        "bytes": sizes(store, checkpoints)._asdict(),
     }
 
 

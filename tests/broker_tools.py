@@ -22,7 +22,7 @@ def configured(server: str, partitions: int = 2, **told: Any) -> Kafka:
     admin = KafkaAdminClient(bootstrap_servers=server)
     admin.create_topics([NewTopic(topic, partitions, 1) for topic in topics.values()])
     admin.close()
-    return Kafka(**({"servers": (server,), "idle_after": 500} | topics | told))
+    return Kafka.model_validate({"servers": (server,), "idle_after": 500} | topics | told)
 
 
 def grow(server: str, topic: str, partitions: int) -> None:

@@ -168,8 +168,9 @@ def _unknown(config: Kafka, said: list[str], error: Exception) -> str:
     servers, last = ", ".join(config.servers), said[-1] if said else str(error)
     if config.protocol.startswith("SASL") and any("disconnected" in line for line in said):
         return (  # a refusal and its hang-up arrive as one, and the client may see the second only
-            f"kafka {servers}: the broker hangs up on user {config.username!r} ({config.mechanism}): wrong name or password, or "
-            f"a mechanism that it does not offer; correct kafka.username, kafka.mechanism, and {variable('kafka.password')}"
+            f"kafka {servers}: the broker hangs up on user {config.username!r} ({config.mechanism}): wrong name or "
+            "password, or a mechanism that it does not offer; correct kafka.username, kafka.mechanism, and "
+            f"{variable('kafka.password')}"
         )
     if config.password:
         last = last.replace(config.password.get_secret_value(), "***")

@@ -165,10 +165,16 @@ def refusal(config: Kafka, said: list[str], error: Exception) -> str | None:
 
 
 def _unknown(config: Kafka, said: list[str], error: Exception) -> str:
-    last = said[-1] if said else str(error)
+    servers, last = ", ".join(config.servers), said[-1] if said else str(error)
+    if config.protocol.startswith("SASL") and any("disconnected" in line for line in said):
+        return (  # a refusal and its hang-up arrive as one, and the client may see the second only
+            f"kafka {servers}: the broker hangs up on user {config.username!r} ({config.mechanism}): wrong name or "
+            "password, or a mechanism that it does not offer; correct kafka.username, kafka.mechanism, and "
+            f"{variable('kafka.password')}"
+        )
     if config.password:
         last = last.replace(config.password.get_secret_value(), "***")
     return (
-        f"kafka {', '.join(config.servers)}: it listens, but no conversation came about as {config.protocol} within "
+        f"kafka {servers}: it listens, but no conversation came about as {config.protocol} within "
         f"{config.timeout / 1000:g} s (the client says: {last}); check kafka.protocol"
     )

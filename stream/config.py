@@ -20,6 +20,7 @@ from sqlalchemy.engine import make_url
 
 from stream.mapping import Topic
 from stream.settings import UNITS, Duration, Settings
+from stream.start import start as begin
 
 PREFIX = "BELATED_"
 SECRETS = ("kafka.password", "kafka.key_password", "store.password")  # never in the file
@@ -100,6 +101,7 @@ class Kafka(Part):
             )
         if self.dead_letters in self.topics:
             raise ValueError(f"dead_letters {self.dead_letters!r} is one of the topics that are read; name another")
+        begin(self.start, now=0)
         return self
 
 

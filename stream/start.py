@@ -16,8 +16,8 @@ def start(text: str, now: int) -> Start:
     Raises:
         ValueError: it is none of the four; the message says what may be written.
 
-    >>> start("earliest", 0), start("ts=2024-05-01T12:00", 0), start("last=6h", 100 * UNITS["h"]) // UNITS["h"]
-    ('earliest', 1714564800000, 94)
+    >>> start("earliest", 0), start("ts=2024-05-01T12:00", 0), start("last=6h", 30_000_000)
+    ('earliest', 1714564800000, 8400000)
     """
     if text in ("earliest", "latest"):
         return "latest" if text == "latest" else "earliest"

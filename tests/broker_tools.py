@@ -22,8 +22,7 @@ def configured(server: str, partitions: int = 2, **told: Any) -> Kafka:
     admin = KafkaAdminClient(bootstrap_servers=server)
     admin.create_topics([NewTopic(topic, partitions, 1) for topic in topics.values()])
     admin.close()
-    given: dict[str, Any] = {"servers": (server,), "idle_after": 500}
-    return Kafka(**(given | topics | told))
+    return Kafka.model_validate({"servers": (server,), "idle_after": 500} | topics | told)
 
 
 def grow(server: str, topic: str, partitions: int) -> None:

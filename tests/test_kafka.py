@@ -1,8 +1,10 @@
 """The live source on a real broker: where it begins, what it reads, how silence and new partitions are noticed."""
 
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from kafka.admin import KafkaAdminClient
 from sqlalchemy import select
 
 from broker_tools import configured, grow, produce, until
+from conftest import free_port
 from labelstore.letters import Letter, Place
 from labelstore.tables import dead_letters
 from stream.codec import Codec, DeadLetter
@@ -222,3 +225,26 @@ def test_a_topic_of_dead_letters_that_is_gone_stops_nothing(kafka: str) -> None:
     config = configured(kafka).model_copy(update={"dead_letters": None, "servers": ("127.0.0.1:1",)})
     outbox = KafkaOutbox(config.model_copy(update={"dead_letters": "nowhere"}))
     assert outbox.send([Letter(Place("events", 0, 1), None, None, b"{", "not JSON", None)]) == []
+
+
+def test_a_broker_that_is_gone_is_no_silence(kafka_script: Path, tmp_path: Path) -> None:
+    """Killed, it gives nothing and nobody is silent; started again, reading goes on by itself."""
+    port = free_port()
+    server, where = f"127.0.0.1:{port}", ["--port", str(port), "--dir", str(tmp_path), "--heap", "256m"]
+    subprocess.run([kafka_script, "start", *where], check=True, capture_output=True)
+    try:
+        config = configured(server)
+        with reading(config) as source:
+            until(source, lambda found: len(source.silent()) == 8)
+            subprocess.run([kafka_script, "kill", *where], check=True, capture_output=True)
+            deadline = time.monotonic() + 4
+            while time.monotonic() < deadline:
+                assert source.poll(10) == []
+                assert source.silent() == frozenset() or source.reachable
+            assert not source.reachable
+            subprocess.run([kafka_script, "start", *where], check=True, capture_output=True)
+            produce(server, [(config.items, 0, b"x")])
+            assert [record.value for record in until(source, lambda found: len(found) == 1, 60)] == [b"x"]
+            assert source.reachable or source.poll(1) == []
+    finally:
+        subprocess.run([kafka_script, "kill", *where], check=True, capture_output=True)

@@ -57,7 +57,7 @@ def test_the_figures(replayed: Path, capsys: pytest.CaptureFixture[str], monkeyp
     told = json.loads(out)
     assert status == 0
     assert (told["checkpoint"], told["passed"]) == (4, T0 + 299 * HOUR + 1)
-    assert told["offsets"] == {"events/0": 302}
+    assert told["offsets"] == {"events/0": 302, "quiet/3": 0}
     assert told["settings"] == SETTINGS.told()
     with existing(url(replayed)) as connection:
         counted = {

@@ -61,6 +61,11 @@ def record(connection: Connection, checkpoint: Checkpoint, keep: int) -> list[st
     return files
 
 
+def files(connection: Connection) -> set[str]:
+    """The files that rows of checkpoints name."""
+    return set(connection.execute(select(checkpoints.c.file)).scalars())
+
+
 def save_waiting(connection: Connection, passed: int, read: Sequence[Waiting]) -> None:
     """Drop what has passed (known_at < ``passed``); add what was read since the last commit and still waits."""
     connection.execute(delete(waiting).where(waiting.c.known_at < passed))

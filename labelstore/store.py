@@ -112,11 +112,28 @@ def existing(url: str) -> Iterator[Connection]:
     """
     engine = open_engine(url, create=False)
     try:
-        with engine.connect() as connection:
+        with told_plainly(url), engine.connect() as connection:
             if engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN")  # else each query would see its own moment
             else:
                 connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def amended(url: str) -> Iterator[Connection]:
+    """A store that is there already, for one change beside the log: durable when the body ends, nothing if it fails.
+
+    Facts, offsets and weights are none of it: they are one commit (`commit`).
+
+    Raises:
+        StoreError: there is none, or it cannot be written.
+    """
+    engine = open_engine(url, create=False)
+    try:
+        with told_plainly(url), engine.begin() as connection:
             yield connection
     finally:
         engine.dispose()
@@ -135,12 +152,26 @@ def open_engine(url: str, create: bool = True) -> Engine:
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _sqlite_settings)
         with engine.connect() as connection:
-            if not create and not inspect(connection).has_table(checkpoints.name):
-                raise StoreError(f"store {url}: holds no label store; give the URL used with --store")
+            _check_layout(connection, url, create)
     except (ArgumentError, SQLAlchemyError, ImportError) as error:
         said = str(error).splitlines()[0]
         raise StoreError(f"store {url}: {said}; expected a URL such as sqlite:///belated.db") from None
     return engine
+
+
+def _check_layout(connection: Connection, url: str, create: bool) -> None:
+    """Refuse a store that an older version wrote: one whose tables lack a column. Missing tables may be created."""
+    found = inspect(connection).get_multi_columns(filter_names=list(metadata.tables))
+    there = {name: {column["name"] for column in columns} for (_, name), columns in found.items()}
+    if not create and checkpoints.name not in there:
+        raise StoreError(f"store {url}: holds no label store; give the URL used with --store")
+    for table in metadata.sorted_tables:
+        columns = there.get(table.name, set(table.columns.keys()) if create else set())
+        if lacking := [column.name for column in table.columns if column.name not in columns]:
+            raise StoreError(
+                f"store {url}: written by an older version (it lacks {table.name}.{lacking[0]}); "
+                "replay the log into a new --store"
+            )
 
 
 def _sqlite_settings(connection: Any, _: object) -> None:

@@ -161,6 +161,16 @@ dead_letters = Table(
     Column("key", LargeBinary),
     Column("value", LargeBinary, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("retried", BigInteger),  # offset of the record that was appended for it: forwarding, no fact of the log
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("user_sha256", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),  # event time the store had reached
+    Column("counts", JSON, nullable=False),  # what was erased, by table; `log_lines` where a log was given
 )
 
 checkpoints = Table(

@@ -21,8 +21,8 @@ from stream.truth import Truth
 from stream.workspace import opened
 
 EVENTS = (
-    "read", "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates", "late",
-    "past_window",
+    "read", "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates",
+    "forgotten", "late", "past_window",
 )  # fmt: skip
 
 

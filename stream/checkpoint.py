@@ -38,15 +38,15 @@ class Checkpoints:
         folder.mkdir(parents=True, exist_ok=True)
         self._n = 0
 
-    def save(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
-        """Steps 1 and 2."""
+    def save(self, tensors: dict[str, Tensor], progress: dict[str, Any], keep: int = KEEP) -> None:
+        """Steps 1 and 2; then all but the last ``keep`` files are removed."""
         data = save({name: value.detach().contiguous() for name, value in tensors.items()})
         file = f"{self._n + 1}.safetensors"
         _write(self._folder / file, data)
         row = ledger.Checkpoint(
             self._n + 1, file, hashlib.sha256(data).hexdigest(), progress, self._settings.told(), version("belated")
         )
-        old = ledger.record(self._store.connection, row, KEEP)
+        old = ledger.record(self._store.connection, row, keep)
         self._store.commit()
         self._n += 1
         for name in old:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import typer
 from pydantic import ValidationError
 
-from stream.commands import labels, logs, replays
+from stream.commands import dlq, labels, logs, replays, stores
 from stream.commands.simulate import simulate
 from stream.terminal import error
 
@@ -18,10 +18,12 @@ app = typer.Typer(
     "Start with `belated demo`, or with your own log: `belated validate LOG`, then `belated backtest LOG`.",
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
-    replays.backtest, replays.replay, logs.validate, logs.convert, simulate, replays.demo,
+    replays.backtest, replays.replay, logs.validate, logs.convert, simulate, stores.forget, replays.demo,
 )  # fmt: skip
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "labels": ("Look into the label store.", {"show": labels.show, "export": labels.export}),
+    "dlq": ("Records that could not be read.", {"list": dlq.list_, "show": dlq.show, "retry": dlq.retry}),
+    "store": ("Where a store stands, and upkeep.", {"stats": stores.stats, "compact": stores.compact}),
 }
 
 for command in COMMANDS:

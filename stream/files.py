@@ -62,6 +62,22 @@ class FileSource:
     def exhausted(self) -> frozenset[Partition]:
         return frozenset(self._ended)
 
+    def file(self, partition: Partition) -> Path:
+        """Where a partition lies.
+
+        Raises:
+            SourceError: the log has no such partition.
+        """
+        if partition not in self._files:
+            some = ", ".join(f"{topic}/{number}" for topic, number in list(self._files)[:3])
+            name = f"{partition.topic}/{partition.partition}"
+            raise SourceError(f"the log has no partition {name}; it has {some}; give the log that was replayed")
+        return self._files[partition]
+
+    def records(self, partition: Partition) -> Iterator[Record]:
+        """All records of a partition, beside those that are polled."""
+        return _records(partition, self.file(partition), 0)
+
     @property
     def bytes(self) -> int:
         """Size of the log on disk."""
@@ -86,7 +102,8 @@ def _discover(path: Path) -> dict[Partition, Path]:
     return dict(sorted(found.items()))
 
 
-def _open(file: Path) -> IO[bytes]:
+def open_log(file: Path) -> IO[bytes]:
+    """The bytes of a log's file, unpacked."""
     if file.suffix == ".gz":
         return io.BufferedReader(gzip.open(file, "rb"))
     if file.suffix == ".zst":
@@ -112,9 +129,9 @@ class _Zstandard(io.RawIOBase):
         while not self._ready:
             packed = self._frame.unused_data or self._packed.read(1 << 16)
             if self._frame.eof:
-                self._frame = self._new()
                 if not packed:
-                    return 0
+                    return 0  # and again, whenever it is asked
+                self._frame = self._new()
             elif not packed:
                 raise EOFError
             self._ready = self._frame.decompress(packed)
@@ -129,7 +146,7 @@ class _Zstandard(io.RawIOBase):
 
 def _lines(file: Path) -> Iterator[bytes]:
     """The lines of a file, without their ends; of an endless line only the beginning."""
-    with _open(file) as stream:
+    with open_log(file) as stream:
         try:
             while line := stream.readline(LONGEST):
                 rest = line
@@ -144,8 +161,30 @@ def _records(partition: Partition, file: Path, start: int) -> Iterator[Record]:
     for offset, line in enumerate(_lines(file)):
         if offset < start or not line:
             continue
-        timestamp, key, value = (ENVELOPE.match(line) and _unwrap(line)) or (None, None, line)
-        yield Record(partition.topic, partition.partition, offset, timestamp, key, value)
+        yield Record(partition.topic, partition.partition, offset, *parse(line))
+
+
+def parse(line: bytes) -> tuple[int | None, bytes | None, bytes]:
+    """(timestamp, key, value) of a line: those of its envelope, or the line itself as the value.
+
+    >>> parse(b'{"timestamp": 5, "key": "u", "value": {"type": "item"}}')
+    (5, b'u', b'{"type":"item"}')
+    """
+    return (ENVELOPE.match(line) and _unwrap(line)) or (None, None, line)
+
+
+def spell(timestamp: int | None, key: bytes | None, value: bytes) -> bytes:
+    """The line of an event: the inverse of `parse`.
+
+    >>> spell(5, b"u", b'{"type":"item"}'), spell(None, None, b'{"type":"item"}')
+    (b'{"timestamp":5,"key":"u","value":{"type":"item"}}', b'{"type":"item"}')
+    """
+    value = value.replace(b"\r", b" ").replace(
+        b"\n", b" "
+    )  # in JSON these are space between words, and a line has one end
+    named = {"timestamp": timestamp, "key": key and key.decode("utf-8", "replace")}
+    head = b"".join(b'"%s":%s,' % (name.encode(), to_json(part)) for name, part in named.items() if part is not None)
+    return b'{%s"value":%s}' % (head, value) if head else value
 
 
 def _unwrap(line: bytes) -> tuple[int | None, bytes | None, bytes] | None:

@@ -4,6 +4,8 @@ Batches are cut by count, never by poll, page or checkpoint: a learner steps whe
 came from. Outcomes are handed to its auxiliary models in blocks of at most `BATCH`, and all of them before each step.
 """
 
+import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from stream.river import Contestant
 
 PRETRAINED = "pretrained"
+UNUSED = re.compile(r"\d+\.(looks|outcomes)\.impression")
 
 
 class Unscored:
@@ -143,6 +146,19 @@ class Learner:
         for name, waiting in (("looks", self.looks), ("outcomes", self.outcomes)):
             if columns := _below(f"{name}.", found):
                 waiting[:] = [restore(columns)]
+
+
+def without(found: dict[str, Tensor], impressions: Collection[int]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, without the unused looks at these impressions and the outcomes of them."""
+    left = dict(found)
+    for prefix in [name.removesuffix("impression") for name in found if UNUSED.fullmatch(name)]:
+        columns = _below(prefix, found)
+        stay = ~torch.isin(columns["impression"], torch.tensor(sorted(impressions), dtype=torch.int64))
+        kept = tensors(restore(columns).take(torch.nonzero(stay).flatten()))
+        for name in columns:
+            del left[prefix + name]
+        left |= {prefix + name: value for name, value in kept.items() if stay.any()}
+    return left
 
 
 def _trainer(name: str, settings: Settings) -> "Trainer | Contestant":

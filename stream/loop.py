@@ -85,7 +85,7 @@ class Loop:
             if since >= self._every:
                 self.commit()
                 since = 0
-        self._advance(self.clocks.finish())
+        self._advance(self.clocks.finish(self._waiting.last()))
         self.commit()
 
     def _paused(self) -> frozenset[Partition]:

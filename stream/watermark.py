@@ -57,9 +57,13 @@ class Watermark:
         """These partitions show nothing more, so they hold nothing back."""
         self._exhausted = partitions
 
-    def finish(self) -> int:
-        """The log is over: every clock goes to the largest `at` + 1 ms, which is returned."""
-        end = max(self.latest + 1, self._floor)
+    def finish(self, waiting: int | None = None) -> int:
+        """The log is over: every clock goes to the largest `at` + 1 ms, which is returned.
+
+        ``waiting``: the largest known_at of what waits. A log that was over before, and has since grown by late records
+        only, ends 1 ms after that.
+        """
+        end = max(self.latest + 1, self._floor, BEGINNING if waiting is None else waiting + 1)
         self.clocks = dict.fromkeys(self.clocks, end)
         self._floor = end
         return end

@@ -32,7 +32,7 @@ EVENTS: list[dict[str, Any]] = sorted(
 )
 SHORT = ["--window", "1d", "--wait", "2h"]
 FIGURES = {"rows", "positives", "auc", "pr_auc", "log_loss", "ne", "pcoc", "ece"}
-PARTS = ["impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates"]
+PARTS = ["impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates", "forgotten"]
 
 
 def belated(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -204,8 +204,19 @@ def test_a_log_may_grow(tmp_path: Path) -> None:
     assert events["read"] == len(EVENTS)
 
 
+def test_late_records_after_the_end_pass_too(tmp_path: Path) -> None:
+    """A finished log that grows by late records only: they pass with the next run, each once."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    run(one(EVENTS), store=url)
+    late = [{"type": "impression", "impression_id": f"late{n}", "at": T0 + n, "features": {}} for n in range(3)]
+    for n in range(1, 4):
+        events = run(one([*EVENTS, *late[:n]]), store=url).summary["events"]
+        assert events["read"] == len(EVENTS) + n == accounted(events)
+        assert events["impressions"] == 1500 + n
+
+
 def accounted(events: dict[str, int]) -> int:
-    names = ("impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates")
+    names = ("impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates", "forgotten")
     return sum(events[name] for name in names)
 
 

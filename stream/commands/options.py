@@ -30,6 +30,11 @@ TruthFile = Annotated[
 Store = Annotated[
     str | None, typer.Option(help="label store to keep, such as sqlite:///belated.db; by default a temporary one")
 ]
+StoreThere = Annotated[str, typer.Option("--store", help="the label store, such as sqlite:///belated.db")]
+LogThere = Annotated[Path, typer.Option("--log", help="the log that was replayed into the store")]
+LogMaybe = Annotated[Path | None, typer.Option("--log", help="the log that was replayed into the store")]
+Reason = Annotated[str | None, typer.Option(help="only those whose reason holds this text, in any case")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead")]
 Json = Annotated[Path | None, typer.Option("--json", help="write the results to this file, - for standard output")]
 Html = Annotated[Path | None, typer.Option("--html", help="write the report, one page, to this file")]
 

@@ -102,7 +102,7 @@ def _read(summary: Mapping[str, Any], any_method: Mapping[str, Any]) -> None:
         f"settled: {settled['rows']:,} rows, {settled['positives']:,} of them converted"
         + (f"; {share:.1%} of all rows are final" if share is not None else "")
     )
-    parts = ("impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates")
+    parts = ("impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates", "forgotten")
     counted = ", ".join(f"{events[name]:,} {name.replace('_', ' ')}" for name in parts if events[name])
     out.print(f"read: {events['read']:,} records = {counted or 'nothing'}")
     out.print(f"among them: {events['late']:,} late, {events['past_window']:,} past the attribution window")

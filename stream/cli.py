@@ -5,7 +5,7 @@ from collections.abc import Callable
 import typer
 from pydantic import ValidationError
 
-from stream.commands import dlq, labels, logs, replays, stores
+from stream.commands import daemon, dlq, labels, logs, replays, stores
 from stream.commands.simulate import simulate
 from stream.terminal import error
 
@@ -18,7 +18,8 @@ app = typer.Typer(
     "Start with `belated demo`, or with your own log: `belated validate LOG`, then `belated backtest LOG`.",
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
-    replays.backtest, replays.replay, logs.validate, logs.convert, simulate, stores.forget, replays.demo,
+    replays.backtest, replays.replay, logs.validate, logs.convert, simulate, stores.forget, daemon.run,
+    replays.demo,
 )  # fmt: skip
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "labels": ("Look into the label store.", {"show": labels.show, "export": labels.export}),
@@ -39,12 +40,14 @@ def main() -> None:
     """Runs the command; an expected error is one sentence, without a traceback."""
     from labelstore.store import StoreError
     from stream.checkpoint import CheckpointError
+    from stream.config import ConfigError
     from stream.export import ExportError
     from stream.report import ReportError
     from stream.sources import SourceError
 
     expected = (
-        SourceError, StoreError, CheckpointError, ReportError, ExportError, FileExistsError, FileNotFoundError, ImportError,
+        SourceError, StoreError, CheckpointError, ConfigError, ReportError, ExportError, FileExistsError,
+        FileNotFoundError, ImportError,
     )  # fmt: skip
     try:
         app()

@@ -69,7 +69,11 @@ class Health(Collector):
 
     def told(self) -> dict[str, Any]:
         """What /status says."""
-        return self.status._asdict() | {"ready": self.ready, "alive": self.alive, "event_time_lag_s": self.event_time_lag()}
+        return self.status._asdict() | {
+            "ready": self.ready,
+            "alive": self.alive,
+            "event_time_lag_s": self.event_time_lag(),
+        }
 
     def event_time_lag(self) -> float | None:
         """Seconds from the event time that has passed to now."""

@@ -1,6 +1,6 @@
 """The long-running consumer: from a broker into the label store and the learners, until it is told to stop.
 
-SIGTERM or SIGINT: finish what was begun, commit, leave; within `DEADLINE`, or else at once, which costs nothing but the work since
+SIGTERM or SIGINT: finish what was begun, commit, leave; within `DEADLINE`, or else at once, which costs the work since
 the last commit. A second signal: at once.
 """
 

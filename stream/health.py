@@ -10,6 +10,7 @@ The loop publishes a `Status` now and then; a thread of its own answers from the
 
 import json
 import time
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any, NamedTuple
@@ -25,27 +26,31 @@ TIMEOUT = 5.0  # seconds a client may take to ask
 class Status(NamedTuple):
     """How the daemon stands. Times in ms since 1970; ``None`` where nothing is known yet.
 
-    ``counts``: records by what became of them. ``passed``: event time up to which everything has passed. ``waiting``: records
+    ``counts``: records by what became of them. ``passed``: event time that has passed. ``waiting``: records
     read and not passed. ``lag``: partition -> records between our position and its end. ``gone``: records that retention
     had deleted before we came. ``commit``: number of the last one, and when it was made. ``learners``: name -> figures.
     """
 
-    ready: bool = False
-    counts: dict[str, int] = {}
-    passed: int | None = None
-    waiting: int = 0
-    lag: dict[str, int] = {}
-    gone: int = 0
-    commit: int = 0
-    committed: int | None = None
-    learners: dict[str, dict[str, float | None]] = {}
+    ready: bool
+    counts: Mapping[str, int]
+    passed: int | None
+    waiting: int
+    lag: Mapping[str, int]
+    gone: int
+    commit: int
+    committed: int | None
+    learners: Mapping[str, Mapping[str, float | None]]
+
+
+NOTHING = Status(False, {}, None, 0, {}, 0, 0, None, {})
+"""Before the loop has turned."""
 
 
 class Health(Collector):
     """The last status, for whoever asks."""
 
     def __init__(self) -> None:
-        self.status, self._turned, self._leaving = Status(), time.monotonic(), False
+        self.status, self._turned, self._leaving = NOTHING, time.monotonic(), False
         self.registry = CollectorRegistry()
         self.registry.register(self)
 

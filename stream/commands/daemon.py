@@ -16,8 +16,8 @@ File = Annotated[
 def run(config: File = None) -> None:
     """Learn from Kafka until told to stop: labels, offsets and weights are one commit, whatever is killed.
 
-    Goes on where the last commit stood. SIGTERM or Ctrl-C: finish, commit, leave; a second one: at once. JSON lines go to standard
-    error; /healthz, /readyz, /metrics and /status are served on http.host:http.port.
+    Goes on where the last commit stood. SIGTERM or Ctrl-C: finish, commit, leave; a second one: at once. JSON lines go to
+    standard error; /healthz, /readyz, /metrics and /status are served on http.host:http.port.
 
     Example: belated config init belated.toml; belated run -c belated.toml
     """

@@ -75,11 +75,11 @@ def known() -> list[str]:
     return [f"{n:04}" for n in range(1, int(HEAD) + 1)]
 
 
-def upgrade(engine: Engine, url: str) -> tuple[str | None, str]:
+def upgrade(engine: Engine, url: str, make: bool = False) -> tuple[str | None, str]:
     """Bring the tables to the newest revision, in one transaction. Returns the revisions before and after.
 
     Raises:
-        StoreError: there is none, or a newer one.
+        StoreError: there is none and none is to be made, or a newer one.
     """
     from alembic import command
 
@@ -87,8 +87,15 @@ def upgrade(engine: Engine, url: str) -> tuple[str | None, str]:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         before = recognised(connection, url)
+        if before is None and not make:
+            raise StoreError(
+                f"store {shown(url)}: holds no label store; give the URL used with --store, or --create one"
+            )
         if before is None:
-            raise StoreError(f"store {shown(url)}: holds no label store; give the URL used with --store")
+            metadata.create_all(connection)
+            BESIDE.create_all(connection)
+            connection.execute(insert(version), [{"version_num": HEAD}])
+            return None, HEAD
         if not inspect(connection).has_table(version.name):
             BESIDE.create_all(connection)
             connection.execute(insert(version), [{"version_num": before}])

@@ -143,15 +143,15 @@ def open_engine(url: str, create: bool = True) -> Engine:
     return engine
 
 
-def upgrade(url: str) -> tuple[str | None, str]:
-    """Bring the tables of a store to the newest revision. Returns the revisions before and after.
+def upgrade(url: str, make: bool = False) -> tuple[str | None, str]:
+    """Bring the tables of a store to the newest revision, or ``make`` them. Returns the revisions before and after.
 
     Raises:
         StoreError: there is no store, or the database refuses.
     """
-    engine = engine_of(url, create=False)
+    engine = engine_of(url, create=make)
     try:
         with told_plainly(url):
-            return layout.upgrade(engine, url)
+            return layout.upgrade(engine, url, make)
     finally:
         engine.dispose()

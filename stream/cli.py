@@ -5,7 +5,7 @@ from collections.abc import Callable
 import typer
 from pydantic import ValidationError
 
-from stream.commands import config, dlq, labels, logs, replays, stores, topics
+from stream.commands import config, daemon, dlq, labels, logs, replays, stores, topics
 from stream.commands.simulate import simulate
 from stream.terminal import error
 
@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
     replays.backtest, replays.replay, logs.validate, logs.convert, simulate, topics.produce, topics.export,
-    stores.forget, replays.demo,
+    stores.forget, daemon.run, replays.demo,
 )  # fmt: skip
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "config": ("The file of settings.", {"init": config.init, "show": config.show}),

@@ -41,7 +41,10 @@ def stats(
         _tell(told)
 
 
-def upgrade(store: options.StoreThere) -> None:
+def upgrade(
+    store: options.StoreThere,
+    create: Annotated[bool, typer.Option("--create", help="make the tables where there are none")] = False,
+) -> None:
     """Bring the tables of a store to what this version needs; it runs in one transaction.
 
     Keep a backup: there is no way back.
@@ -52,11 +55,11 @@ def upgrade(store: options.StoreThere) -> None:
     from labelstore.store import upgrade as run
     from stream.workspace import alone, known_folder
 
-    engine_of(store, create=False)  # or there is nothing to lock
+    engine_of(store, create=create)  # or there is nothing to lock
     with alone(store, known_folder(store)):
-        before, after = run(store)
+        before, after = run(store, create)
     said = "is the newest already" if before == after else f"-> {after}"
-    out.print(f"revision {before} {said}", highlight=False)
+    out.print(f"revision {before} {said}" if before else f"created, revision {after}", highlight=False)
 
 
 def compact(store: options.StoreThere, checkpoints: options.Checkpoints = None) -> None:

@@ -1,10 +1,13 @@
-"""Events per CPU-second through `belated replay` on SQLite, and its memory, at several lengths of the log.
+"""Events per CPU-second and per second through `belated replay`, and its memory, at several lengths of the log.
 
-    python benchmarks/replay.py [--rows 100000,1000000] [--runs 3]
+    python benchmarks/replay.py [--rows 100000,1000000] [--runs 3] [--store sqlite,postgres]
 
 Writes logs of its own (impressions with six features, carts, purchases; one day of events per 100,000), runs the
 command line in a process of its own, and prints the medians: records / (user + system time of the whole process, imports
-and checkpoints included), and the peak of its resident memory.
+and checkpoints included), records / wall time, and the peak of its resident memory. With two stores their runs take turns.
+
+A server's own CPU time is not in it. PostgreSQL: the database that BELATED_POSTGRES names, in a schema of its own which is
+dropped in the end; without it a server is started as for the tests, which commits without waiting for the disk.
 """
 
 import argparse
@@ -15,10 +18,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from multiprocessing import Process
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+
+from labelstore.address import shown
+from stream.upkeep import sizes
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from postgres_server import schema, serving
 
 T0 = 1_700_006_400_000
 DAY = 86_400_000
@@ -50,52 +63,88 @@ def write(path: Path, records: int, seed: int = 0) -> None:
     for kind, type_, share in (("cart", "signal", 0.10), ("purchase", "conversion", 0.05)):
         chosen = generator.choice(shown, int(records * share), replace=False)
         when = at[chosen] + generator.exponential(DAY / 12, len(chosen)).astype(np.int64)
-        for n, time in zip(chosen.tolist(), when.tolist(), strict=True):
+        for n, back in zip(chosen.tolist(), when.tolist(), strict=True):
             event = {
                 "type": type_,
                 "event_id": f"{kind}-{n}",
                 "kind": kind,
-                "at": T0 + time,
+                "at": T0 + back,
                 "impression_id": f"{n:08d}",
             }
-            events.append((T0 + time, json.dumps(event)))
+            events.append((T0 + back, json.dumps(event)))
     events.sort(key=lambda event: event[0])
     path.write_text("".join(line + "\n" for _, line in events))
 
 
-def replay(log: Path, folder: Path) -> tuple[float, float]:
-    """(CPU seconds, peak MB) of one run."""
+class Figures(NamedTuple):
+    """Of one run: CPU seconds of the client, seconds, peak MB of memory, MB of the store."""
+
+    cpu: float
+    wall: float
+    peak: float
+    store: float
+
+
+def replay(log: Path, folder: Path, url: str) -> Figures:
+    """One run into a new store."""
     command = [sys.executable, "-m", "stream.cli", "replay", str(log), "--window", "1d", "--wait", "1h"]
-    command += ["--store", f"sqlite:///{folder}/store.db", "--json", str(folder / "out.json")]
+    command += ["--store", url, "--checkpoints", str(folder / "checkpoints"), "--json", str(folder / "out.json")]
+    begun = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
+    wall = time.perf_counter() - begun
     if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with status {process.returncode}")
-    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+        raise SystemExit(f"{shown(' '.join(command))} ended with status {process.returncode}")
+    return Figures(used.ru_utime + used.ru_stime, wall, used.ru_maxrss / 1024, sizes(url).database / 1e6)
+
+
+@contextmanager
+def new_store(kind: str, server: str | None, folder: Path) -> Iterator[str]:
+    """The URL of an empty store."""
+    if server is None or kind == "sqlite":
+        yield f"sqlite:///{folder}/store.db"
+    else:
+        with schema(server) as url:
+            yield url
+
+
+def measure(log: Path, place: Path, kinds: list[str], runs: int, server: str | None) -> dict[str, list[Figures]]:
+    """Runs of each kind of store, in turn."""
+    found: dict[str, list[Figures]] = {kind: [] for kind in kinds}
+    for run in range(runs):
+        for kind in kinds:
+            folder = place / f"{kind}{run}"
+            folder.mkdir()
+            with new_store(kind, server, folder) as url:
+                found[kind].append(replay(log, folder, url))
+    return found
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rows", default="100000,1000000", help="records of each log")
     arguments.add_argument("--runs", type=int, default=3, help="runs of each; the median counts")
+    arguments.add_argument("--store", default="sqlite", help="sqlite, postgres, or both: sqlite,postgres")
     given = arguments.parse_args()
+    kinds = given.store.split(",")
+    if unknown := set(kinds) - {"sqlite", "postgres"}:
+        arguments.error(f"--store {', '.join(unknown)}: expected sqlite, postgres, or sqlite,postgres")
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(f"{'records':>10} {'events/CPU-s':>13} {'CPU s':>8} {'peak MB':>8} {'store MB':>9}")
-    for records in map(int, given.rows.split(",")):
-        with tempfile.TemporaryDirectory() as place:
-            log = Path(place) / "log.jsonl"
-            writer = Process(target=write, args=(log, records))  # its memory would be counted as the child's
-            writer.start()
-            writer.join()
-            figures = []
-            for run in range(given.runs):
-                folder = Path(place) / str(run)
-                folder.mkdir()
-                seconds, peak = replay(log, folder)
-                figures.append((seconds, peak, (folder / "store.db").stat().st_size / 1e6))
-            seconds, peak, size = (statistics.median(column) for column in zip(*figures, strict=True))
-            print(f"{records:>10,} {records / seconds:>13,.0f} {seconds:>8.1f} {peak:>8,.0f} {size:>9,.0f}")
+    print(
+        f"{'records':>10} {'store':>9} {'events/CPU-s':>13} {'events/s':>9} {'CPU s':>8} {'peak MB':>8} {'store MB':>9}"
+    )
+    with serving() if "postgres" in kinds else nullcontext() as server:
+        for records in map(int, given.rows.split(",")):
+            with tempfile.TemporaryDirectory() as place:
+                log = Path(place) / "log.jsonl"
+                writer = Process(target=write, args=(log, records))  # its memory would be counted as the child's
+                writer.start()
+                writer.join()
+                for kind, figures in measure(log, Path(place), kinds, given.runs, server).items():
+                    cpu, wall, peak, size = (statistics.median(column) for column in zip(*figures, strict=True))
+                    rates = f"{records / cpu:>13,.0f} {records / wall:>9,.0f} {cpu:>8.1f} {peak:>8,.0f} {size:>9,.0f}"
+                    print(f"{records:>10,} {kind:>9} {rates}", flush=True)
 
 
 if __name__ == "__main__":

@@ -34,11 +34,13 @@ WINDOW: BindParameter[int] = bindparam("window")
 class Statements(NamedTuple):
     """Queries over one table of events.
 
-    Parameters: ``window`` (ms), ``first`` (lowest seq that has just passed), and ``of`` (a kind of conversion).
+    Parameters: ``window`` (ms), ``first`` (lowest seq that has just passed), and ``of`` (a kind of conversion); of
+    ``credit_one``: ``event`` and the impression it goes ``to``, by seq.
     """
 
     credit_named: Update
     credit_touch: Update
+    credit_one: Update
     waiting_named: Select[int, int]
     waiting_touch: Select[int, int]
     past_named: Select[int]
@@ -68,6 +70,7 @@ def statements(events: Table) -> Statements:
         update(events)
         .where(new_touch)
         .values(impression=func.coalesce(before.scalar_subquery(), after.scalar_subquery())),
+        update(events).where(E.seq == bindparam("event")).values(impression=bindparam("to")),
         waiting.where(waits, named),
         waiting.where(waits, touch, E.impression_id.is_(None)),
         count.where(new_named, missed, named),
@@ -97,8 +100,9 @@ def attribute(
         past = sum(connection.execute(s, given).scalar_one() for s in (sql.past_named, sql.past_touch, sql.past_close))
     if shown:
         for query in (sql.waiting_named, sql.waiting_touch):
-            for event, impression in connection.execute(query, given).all():
-                connection.execute(update(events).where(events.c.seq == event).values(impression=impression))
+            found = [{"event": event, "to": impression} for event, impression in connection.execute(query, given)]
+            if found:
+                connection.execute(sql.credit_one, found)
     return past
 
 

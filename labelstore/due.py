@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence, Set
 import numpy as np
 from sqlalchemy import BindParameter, Connection, and_, bindparam, select
 
-from labelstore.bulk import WITHIN, seqs
+from labelstore.bulk import seqs, within
 from labelstore.observations import (
     Credit,
     Due,
@@ -36,11 +36,11 @@ _CREDITED = (
 )
 _CREDITS = (
     select(C.impression, C.at, C.credited_at, C.retracted_at)
-    .where(C.impression.in_(WITHIN), C.kind == bindparam("kind"))
+    .where(within(C.impression), C.kind == bindparam("kind"))
     .order_by(C.seq)
 )
-_SIGNALS = select(S.impression, S.kind, S.at, S.known_at).where(S.impression.in_(WITHIN)).order_by(S.seq)
-_FEATURES = select(I.seq, I.at, I.known_at, I.features).where(I.seq.in_(WITHIN))
+_SIGNALS = select(S.impression, S.kind, S.at, S.known_at).where(within(S.impression)).order_by(S.seq)
+_FEATURES = select(I.seq, I.at, I.known_at, I.features).where(within(I.seq)).order_by(I.seq)
 
 
 class Target:

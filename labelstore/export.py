@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sqlalchemy import BindParameter, Connection, bindparam, func, select
 
-from labelstore.bulk import WITHIN, seqs
+from labelstore.bulk import seqs, within
 from labelstore.observations import Credit, label_at, look_at
 from labelstore.tables import adjustments, conversions, impressions, predictions, signals
 
@@ -27,22 +27,22 @@ _SHOWN = (
 )
 _CONVERTED = (
     select(C.impression, C.seq, C.value, C.at, C.credited_at, C.retracted_at)
-    .where(C.impression.in_(WITHIN), C.kind == _KIND, C.credited_at < _AS_OF)
+    .where(within(C.impression), C.kind == _KIND, C.credited_at < _AS_OF)
     .order_by(C.seq)
 )
 _RESTATED = (
     select(C.seq, A.value)
     .join_from(conversions, adjustments, A.conversion_id == C.id)
-    .where(C.impression.in_(WITHIN), C.kind == _KIND, A.action == "restate", A.known_at < _AS_OF)
+    .where(within(C.impression), C.kind == _KIND, A.action == "restate", A.known_at < _AS_OF)
     .order_by(A.known_at, A.seq)
 )
 _SIGNALS = (
     select(S.impression, S.kind, func.count())
-    .where(S.impression.in_(WITHIN), S.known_at < _AS_OF)
+    .where(within(S.impression), S.known_at < _AS_OF)
     .group_by(S.impression, S.kind)
     .order_by(S.impression, S.kind)
 )
-_SCORES = select(P.impression, P.learner, P.score).where(P.impression.in_(WITHIN))
+_SCORES = select(P.impression, P.learner, P.score).where(within(P.impression))
 
 
 class Row(NamedTuple):

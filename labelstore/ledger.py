@@ -1,11 +1,12 @@
-"""What a commit keeps beside the facts: checkpoints, records read but not passed, dead letters, metrics by the hour."""
+"""What a commit keeps beside the facts: checkpoints, records read but not passed, the journal, dead letters, metrics."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, inspect, select
 
-from labelstore.tables import checkpoints, dead_letters, metrics, waiting
+from labelstore.bulk import insert_rows
+from labelstore.tables import checkpoints, dead_letters, journal, metrics, waiting
 
 DEAD_LETTER_BYTES = 10_000  # of a record that cannot be read, this much is kept in SQL; the log has it whole
 
@@ -29,6 +30,15 @@ class Waiting(NamedTuple):
     offset: int
     known_at: int
     value: bytes
+
+
+class Advance(NamedTuple):
+    """A partition's clock was raised to ``clock``, ms, before its record at ``offset``, or the next there is, was read."""
+
+    topic: str
+    partition: int
+    offset: int
+    clock: int
 
 
 class Hour(NamedTuple):
@@ -61,11 +71,15 @@ def record(connection: Connection, checkpoint: Checkpoint, keep: int) -> list[st
     return files
 
 
+def files(connection: Connection) -> set[str]:
+    """The files that rows of checkpoints name."""
+    return set(connection.execute(select(checkpoints.c.file)).scalars())
+
+
 def save_waiting(connection: Connection, passed: int, read: Sequence[Waiting]) -> None:
     """Drop what has passed (known_at < ``passed``); add what was read since the last commit and still waits."""
     connection.execute(delete(waiting).where(waiting.c.known_at < passed))
-    if read:
-        connection.execute(insert(waiting), [row._asdict() for row in read])
+    insert_rows(connection, waiting, Waiting._fields, read)
 
 
 def load_waiting(connection: Connection) -> list[Waiting]:
@@ -73,6 +87,24 @@ def load_waiting(connection: Connection) -> list[Waiting]:
     W = waiting.c
     rows = connection.execute(select(W.topic, W.partition, W.offset, W.known_at, W.value))
     return [Waiting(*row) for row in rows]
+
+
+def save_journal(connection: Connection, advances: Sequence[Advance]) -> None:
+    """Write down how far clocks were raised; of one place the last counts, which is the highest."""
+    J = journal.c
+    for row in advances:
+        place = (J.topic == row.topic) & (J.partition == row.partition) & (J.offset == row.offset)
+        connection.execute(delete(journal).where(place))
+    if advances:
+        connection.execute(insert(journal), [row._asdict() for row in advances])
+
+
+def load_journal(connection: Connection) -> list[Advance]:
+    """All advances, in the order of their places: what `journal.jsonl` beside an exported log holds."""
+    if not inspect(connection).has_table(journal.name):
+        return []  # written before there was one
+    rows = connection.execute(select(journal).order_by(journal.c.topic, journal.c.partition, journal.c.offset))
+    return [Advance(*row) for row in rows]
 
 
 def save_dead_letters(connection: Connection, letters: Iterable[Mapping[str, Any]]) -> None:

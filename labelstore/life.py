@@ -33,7 +33,7 @@ def life(connection: Connection, impression_id: str) -> Life | None:
         _rows(connection, conversions, of[conversions], conversions.c.seq),
         _rows(connection, adjustments, adjustments.c.conversion_id.in_(credited), adjustments.c.seq),
         _rows(connection, predictions, of[predictions], predictions.c.learner),
-        _rows(connection, looks, of[looks], looks.c.at, looks.c.learner),
+        _rows(connection, looks, of[looks], looks.c.at, looks.c.learner, looks.c.look),
     )
 
 

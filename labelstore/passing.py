@@ -8,7 +8,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, Table, bindparam, delete, select
 
 from labelstore.attribution import attribute, credit, retract
-from labelstore.bulk import insert_rows
+from labelstore.bulk import insert_rows, named, names
 from labelstore.events import Adjustment, Conversion, Event, Impression, Item, Signal, identity
 from labelstore.tables import adjustments, conversions, impressions, items, signals
 
@@ -86,7 +86,8 @@ def _known(connection: Connection, facts: Sequence[tuple[int, Event]]) -> dict[t
     for kind, ids in asked.items():
         table = TABLES[kind].c
         for chunk in range(0, len(ids), IDS):
-            rows = connection.execute(select(table.id, table.at).where(table.id.in_(ids[chunk : chunk + IDS])))
+            query = select(table.id, table.at).where(named(table.id))
+            rows = connection.execute(query, names(ids[chunk : chunk + IDS]))
             known[kind].update((name, at) for name, at in rows)
     return known
 
@@ -132,10 +133,15 @@ def _row(seq: int, known_at: int, fact: Event) -> tuple[Any, ...]:
     if isinstance(fact, Item):
         return fact.item_id, fact.at, known_at, to_json(fact.features).decode()
     if isinstance(fact, Adjustment):
-        return seq, fact.event_id, fact.at, known_at, fact.conversion_id, fact.action, fact.value
+        return seq, fact.event_id, fact.at, known_at, fact.conversion_id, fact.action, _plus(fact.value)
     if isinstance(fact, Impression):
         shown = seq, fact.impression_id, fact.at, known_at, fact.user_id, fact.item_id, fact.context_item_id
         return *shown, to_json(fact.features).decode(), fact.served and fact.served.model_dump_json()
     names = fact.impression_id, fact.user_id, fact.item_id, fact.session_id
     row = (seq, fact.event_id, fact.kind, fact.at, known_at, *names)
-    return (*row, fact.value, fact.basket_id) if isinstance(fact, Conversion) else row
+    return (*row, _plus(fact.value), fact.basket_id) if isinstance(fact, Conversion) else row
+
+
+def _plus(value: float | None) -> float | None:
+    """A value without the sign of -0.0, which SQLite does not keep."""
+    return None if value is None else value + 0.0

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
-from labelstore.bulk import WITHIN, seqs
+from labelstore.bulk import seqs, within
 from labelstore.due import Target
 from labelstore.observations import Credit, Look, converted_at, label_at, look_at
 from labelstore.tables import impressions, looks, predictions, signals
@@ -64,7 +64,7 @@ def with_scores(connection: Connection, rows: Sequence[Outcome]) -> Iterator[Set
         query = (
             select(P.learner, P.impression, P.score, L.weight)
             .join_from(predictions, looks, weighed, isouter=True)
-            .where(P.impression.in_(WITHIN))
+            .where(within(P.impression))
             .order_by(P.learner, P.impression)
         )
         for learner, group in groupby(connection.execute(query, seqs(page)), key=lambda row: int(row[0])):
@@ -81,7 +81,7 @@ def with_scores(connection: Connection, rows: Sequence[Outcome]) -> Iterator[Set
 
 def ids(connection: Connection, rows: Sequence[Outcome]) -> dict[int, str]:
     """The impression_id of each row, by seq."""
-    query = select(impressions.c.seq, impressions.c.id).where(impressions.c.seq.in_(WITHIN))
+    query = select(impressions.c.seq, impressions.c.id).where(within(impressions.c.seq))
     found: dict[int, str] = {}
     for start in range(0, len(rows), PAGE):
         page = seqs(row.seq for row in rows[start : start + PAGE])
@@ -95,8 +95,6 @@ def touched(connection: Connection, rows: Sequence[Outcome]) -> dict[str, set[in
     found: dict[str, set[int]] = {}
     for start in range(0, len(rows), PAGE):
         page = seqs(row.seq for row in rows[start : start + PAGE])
-        for kind, seq in connection.execute(
-            select(C.kind, C.impression).where(C.impression.in_(WITHIN)).distinct(), page
-        ):
+        for kind, seq in connection.execute(select(C.kind, C.impression).where(within(C.impression)).distinct(), page):
             found.setdefault(kind, set()).add(seq)
     return found

@@ -8,32 +8,32 @@ other spans, or after a restart, they are the same rows. Nothing is durable befo
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, create_engine, event, inspect
-from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
+from sqlalchemy import Connection, Engine
 
-from labelstore import passing
+from labelstore import layout, passing, postgres
+from labelstore.address import on_a_server
 from labelstore.bulk import insert_rows
 from labelstore.due import Target
+from labelstore.engines import engine_of
 from labelstore.events import Event
 from labelstore.observations import Schedule
+from labelstore.refusals import StoreError as StoreError
+from labelstore.refusals import told_plainly as told_plainly
 from labelstore.retention import at_least, delete_known_before, whole_from
-from labelstore.tables import checkpoints, looks, metadata, predictions
+from labelstore.tables import looks, predictions
 
-
-class StoreError(Exception):
-    """The store cannot be used as asked; the message names it and the remedy."""
+FEW = 1000  # records, before the planner of a server is told how large its tables are
 
 
 class LabelStore:
     """Facts and looks in SQL.
 
     Args:
-        url: an SQLAlchemy URL; ``sqlite:///file.db``, or ``sqlite://`` for memory.
+        url: an SQLAlchemy URL; ``sqlite:///file.db``, ``sqlite://`` for memory, ``postgresql+psycopg://user@host/database``.
         windows: target kind -> attribution window, ms. Conversions of other kinds are kept, and credited to nothing.
         keep: how long a record is kept after it was known, ms; at least the longest window and a day.
 
@@ -45,9 +45,11 @@ class LabelStore:
         self.windows = dict(windows)
         self.keep = at_least(keep, max(self.windows.values()))
         self.engine = open_engine(url)
-        metadata.create_all(self.engine)
-        self.connection: Connection = self.engine.connect()
+        with told_plainly(url):
+            layout.create(self.engine)
+            self.connection: Connection = self.engine.connect()
         self.seq = 0  # of the last record that passed; whoever goes on from a commit sets it
+        self._analyzed = FEW if on_a_server(url) else None
 
     def close(self) -> None:
         """Leave; what was not committed is gone."""
@@ -60,6 +62,9 @@ class LabelStore:
 
     def pass_on(self, facts: Sequence[tuple[int, Event]]) -> tuple[list[passing.Shown], Counter[str]]:
         """Take records that pass now, as (known_at, event) in their one order; see `passing.pass_on`."""
+        if self._analyzed and self.seq >= 2 * self._analyzed:
+            postgres.analyze(self.connection)
+            self._analyzed = self.seq
         shown, counts, self.seq = passing.pass_on(self.connection, facts, self.seq, self.windows)
         return shown, counts
 
@@ -87,23 +92,6 @@ class LabelStore:
 
 
 @contextmanager
-def told_plainly(url: str) -> Iterator[None]:
-    """What the database refuses is told as a `StoreError` with the remedy.
-
-    Raises:
-        StoreError: the disk is full, the file is locked, read-only, damaged, or has another layout.
-    """
-    try:
-        yield
-    except DatabaseError as error:
-        said = str(error.orig)
-        raise StoreError(
-            f"store {url}: {said}; what was committed is kept: mend this and run the same command again"
-            + (" (free some room on the disk)" if "full" in said or "I/O" in said else "")
-        ) from None
-
-
-@contextmanager
 def existing(url: str) -> Iterator[Connection]:
     """A store that is there already, for reading: as it is now, whatever another process commits meanwhile.
 
@@ -112,11 +100,28 @@ def existing(url: str) -> Iterator[Connection]:
     """
     engine = open_engine(url, create=False)
     try:
-        with engine.connect() as connection:
+        with told_plainly(url), engine.connect() as connection:
             if engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN")  # else each query would see its own moment
             else:
-                connection.execution_options(isolation_level="REPEATABLE READ")
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            yield connection
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def amended(url: str) -> Iterator[Connection]:
+    """A store that is there already, for one change beside the log: durable when the body ends, nothing if it fails.
+
+    Facts, offsets and weights are none of it: they are one commit (`commit`).
+
+    Raises:
+        StoreError: there is none, or it cannot be written.
+    """
+    engine = open_engine(url, create=False)
+    try:
+        with told_plainly(url), engine.begin() as connection:
             yield connection
     finally:
         engine.dispose()
@@ -126,24 +131,27 @@ def open_engine(url: str, create: bool = True) -> Engine:
     """An engine for the store.
 
     Raises:
-        StoreError: the URL cannot be read or opened.
+        StoreError: the URL cannot be read or opened, or the store has another revision of the tables.
     """
+    engine = engine_of(url, create)
     try:
-        engine = create_engine(url)
-        if not create and engine.dialect.name == "sqlite" and not Path(engine.url.database or "").is_file():
-            raise StoreError(f"store {url}: there is no such file; give the URL used with --store")
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "connect", _sqlite_settings)
-        with engine.connect() as connection:
-            if not create and not inspect(connection).has_table(checkpoints.name):
-                raise StoreError(f"store {url}: holds no label store; give the URL used with --store")
-    except (ArgumentError, SQLAlchemyError, ImportError) as error:
-        said = str(error).splitlines()[0]
-        raise StoreError(f"store {url}: {said}; expected a URL such as sqlite:///belated.db") from None
+        with told_plainly(url), engine.connect() as connection:
+            layout.check(connection, url, create)
+    except BaseException:
+        engine.dispose()
+        raise
     return engine
 
 
-def _sqlite_settings(connection: Any, _: object) -> None:
-    """WAL: readers never block the writer. NORMAL: a power cut may lose the last commit, never half of one."""
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "temp_store=MEMORY", "cache_size=-65536"):
-        connection.execute(f"PRAGMA {pragma}")
+def upgrade(url: str, make: bool = False) -> tuple[str | None, str]:
+    """Bring the tables of a store to the newest revision, or ``make`` them. Returns the revisions before and after.
+
+    Raises:
+        StoreError: there is no store, or the database refuses.
+    """
+    engine = engine_of(url, create=make)
+    try:
+        with told_plainly(url):
+            return layout.upgrade(engine, url, make)
+    finally:
+        engine.dispose()

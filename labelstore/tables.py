@@ -2,6 +2,8 @@
 
 All times are event times in ms. ``known_at`` is when the learner may know a record; ``credited_at`` is when it may
 know that a conversion belongs to its impression (the later of the two known_at), ``retracted_at`` when it was taken back.
+
+Texts are compared by their bytes (UTF-8), so that every database has one order of them.
 """
 
 from sqlalchemy import (
@@ -9,7 +11,6 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Float,
-    ForeignKey,
     Index,
     Integer,
     LargeBinary,
@@ -21,21 +22,22 @@ from sqlalchemy import (
 
 metadata = MetaData()
 KEY = BigInteger().with_variant(Integer, "sqlite")  # SQLite's row id is an Integer
+TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 
 
 def _referring(*columns: Column[object]) -> list[Column[object]]:
     """What signals and conversions share: their place in time, and the impression they name or are credited to."""
     return [
         Column("seq", KEY, primary_key=True, autoincrement=False),
-        Column("id", Text, nullable=False, unique=True),
-        Column("kind", Text, nullable=False),
+        Column("id", TEXT, nullable=False, unique=True),
+        Column("kind", TEXT, nullable=False),
         Column("at", BigInteger, nullable=False),
         Column("known_at", BigInteger, nullable=False),
         Column("impression", KEY),
-        Column("impression_id", Text),
-        Column("user_id", Text),
-        Column("item_id", Text),
-        Column("session_id", Text),
+        Column("impression_id", TEXT),
+        Column("user_id", TEXT),
+        Column("item_id", TEXT),
+        Column("session_id", TEXT),
         *columns,
     ]
 
@@ -44,14 +46,14 @@ impressions = Table(
     "impressions",
     metadata,
     Column("seq", KEY, primary_key=True, autoincrement=False),
-    Column("id", Text, nullable=False, unique=True),
+    Column("id", TEXT, nullable=False, unique=True),
     Column("at", BigInteger, nullable=False, index=True),
     Column("known_at", BigInteger, nullable=False),
-    Column("user_id", Text),
-    Column("item_id", Text),
-    Column("context_item_id", Text),
-    Column("features", Text, nullable=False),  # JSON, as it was shown
-    Column("served", Text),
+    Column("user_id", TEXT),
+    Column("item_id", TEXT),
+    Column("context_item_id", TEXT),
+    Column("features", TEXT, nullable=False),  # JSON, as it was shown
+    Column("served", TEXT),
 )
 _late = impressions.c.known_at > impressions.c.at
 Index("impressions_late", impressions.c.known_at, sqlite_where=_late, postgresql_where=_late)
@@ -71,7 +73,7 @@ conversions = Table(
     metadata,
     *_referring(
         Column("value", Float),
-        Column("basket_id", Text),
+        Column("basket_id", TEXT),
         Column("credited_at", BigInteger),
         Column("retracted_at", BigInteger),
     ),
@@ -89,27 +91,27 @@ adjustments = Table(
     "adjustments",
     metadata,
     Column("seq", KEY, primary_key=True, autoincrement=False),
-    Column("id", Text, nullable=False, unique=True),
+    Column("id", TEXT, nullable=False, unique=True),
     Column("at", BigInteger, nullable=False),
     Column("known_at", BigInteger, nullable=False),
-    Column("conversion_id", Text, nullable=False, index=True),
-    Column("action", Text, nullable=False),
+    Column("conversion_id", TEXT, nullable=False, index=True),
+    Column("action", TEXT, nullable=False),
     Column("value", Float),
 )
 
 items = Table(
     "items",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", TEXT, primary_key=True),
     Column("at", BigInteger, nullable=False),
     Column("known_at", BigInteger, nullable=False),
-    Column("features", Text, nullable=False),
+    Column("features", TEXT, nullable=False),
 )
 
 predictions = Table(
     "predictions",
     metadata,
-    Column("impression", KEY, ForeignKey("impressions.seq"), primary_key=True, autoincrement=False),
+    Column("impression", KEY, primary_key=True, autoincrement=False),
     Column("learner", SmallInteger, primary_key=True, autoincrement=False),
     Column("score", Float, nullable=False),
     Column("version", Integer, nullable=False),  # steps the model had learned when it scored
@@ -119,7 +121,7 @@ predictions = Table(
 looks = Table(
     "looks",
     metadata,
-    Column("impression", KEY, ForeignKey("impressions.seq"), primary_key=True, autoincrement=False),
+    Column("impression", KEY, primary_key=True, autoincrement=False),
     Column("learner", SmallInteger, primary_key=True, autoincrement=False),
     Column("look", SmallInteger, primary_key=True, autoincrement=False),
     Column("at", BigInteger, nullable=False),
@@ -131,7 +133,7 @@ looks = Table(
 metrics = Table(
     "metrics",
     metadata,
-    Column("learner", Text, primary_key=True),
+    Column("learner", TEXT, primary_key=True),
     Column("hour", Integer, primary_key=True, autoincrement=False),  # of the impressions, hours since 1970
     Column("rows", Integer, nullable=False),
     Column("positives", Integer, nullable=False),
@@ -144,7 +146,7 @@ metrics = Table(
 waiting = Table(
     "waiting",
     metadata,
-    Column("topic", Text, primary_key=True),
+    Column("topic", TEXT, primary_key=True),
     Column("partition", Integer, primary_key=True, autoincrement=False),
     Column("offset", BigInteger, primary_key=True, autoincrement=False),
     Column("known_at", BigInteger, nullable=False, index=True),
@@ -154,22 +156,42 @@ waiting = Table(
 dead_letters = Table(
     "dead_letters",
     metadata,
-    Column("topic", Text, primary_key=True),
+    Column("topic", TEXT, primary_key=True),
     Column("partition", Integer, primary_key=True, autoincrement=False),
     Column("offset", BigInteger, primary_key=True, autoincrement=False),
     Column("timestamp", BigInteger),
     Column("key", LargeBinary),
     Column("value", LargeBinary, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("reason", TEXT, nullable=False),
+    Column("retried", BigInteger),  # offset of the record that was appended for it: forwarding, no fact of the log
+    Column("forwarded", SmallInteger),  # 1: it is in the topic of dead letters; likewise
+)
+
+journal = Table(
+    "journal",
+    metadata,
+    Column("topic", TEXT, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("offset", BigInteger, primary_key=True, autoincrement=False),  # of the partition's next record
+    Column("clock", BigInteger, nullable=False),  # to which its clock was raised before that
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("user_sha256", TEXT, nullable=False),
+    Column("at", BigInteger, nullable=False),  # event time the store had reached
+    Column("counts", JSON, nullable=False),  # what was erased, by table; `log_lines` where a log was given
 )
 
 checkpoints = Table(
     "checkpoints",
     metadata,
     Column("n", Integer, primary_key=True, autoincrement=False),
-    Column("file", Text, nullable=False),
-    Column("sha256", Text, nullable=False),
+    Column("file", TEXT, nullable=False),
+    Column("sha256", TEXT, nullable=False),
     Column("progress", JSON, nullable=False),  # offsets, clocks, watermark, counts
     Column("settings", JSON, nullable=False),
-    Column("code", Text, nullable=False),
+    Column("code", TEXT, nullable=False),
 )

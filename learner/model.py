@@ -19,6 +19,7 @@ RATE = 0.004  # Adagrad's step
 START = 1e-4  # Adagrad's sums of squares begin here
 PRIOR = 3.0  # curvature that the weight of a hashed value starts with: p (1 - p) of 60 rows at 5 %
 BELIEF = 1.0  # the same for the intercept and the slopes of numbers
+FADING = 0.95  # of recent batches, in the length of a step
 STRIDE = 4.0  # of a logit, the most that one step may move it
 TINY = 1e-20  # where nothing bends
 FIRST = {"weight": PRIOR, "slope": BELIEF, "base": BELIEF}  # curvature never falls below it
@@ -43,7 +44,8 @@ class ConversionModel:
     starts at the base rate.
 
     ``weight`` [buckets], ``slope`` [M], ``base`` [1]: the linear part; ``table`` [buckets, width] and ``dense``: the MLP.
-    ``memory``: by the same names, sums of curvature p (1 - p) x^2 of the linear part, of squared gradients of the network.
+    ``memory``: by the same names, sums of curvature w p (1 - p) x^2 of the linear part, of squared gradients of the network;
+    and ``length`` [2], see `_length`.
     """
 
     def __init__(self, shape: Shape, generator: torch.Generator) -> None:
@@ -58,6 +60,7 @@ class ConversionModel:
             self.dense[f"bias{layer}"] = torch.zeros(fan_out)
         self.dense["out"] = torch.zeros(1, sizes[-1])
         self.memory = {name: torch.full_like(value, FIRST.get(name, START)) for name, value in self.tensors().items()}
+        self.memory["length"] = torch.zeros(2)
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights by name."""
@@ -114,9 +117,9 @@ class ConversionModel:
 
             a = sum_j B_j u_j^2 / sum_rows h (sum_j x_j u_j)^2 <= 1,   u_j = G_j / sqrt(C_j B_j),   B = sum h x^2 here
 
-        the minimum, along this direction, of the quadratic with diagonal C whose correlations are those of the batch. It is
-        1 where errors have nothing in common, 1 / F where all have. No step moves the logit of a row by more than STRIDE.
-        ``gradient`` [R]: dL / dlogit of each row.
+        the minimum, along this direction, of the quadratic with diagonal C whose correlations are those of the batch: 1
+        where errors have nothing in common, 1 / F where all have; see `_length`. No step moves the logit of a row by more
+        than STRIDE. ``gradient`` [R]: dL / dlogit of each row.
         """
         p = torch.sigmoid(run.logit.detach())
         curvature, numbers, rows = weight * p * (1 - p), run.numbers, run.rows
@@ -130,15 +133,27 @@ class ConversionModel:
         }
         remembered = self._remember({name: bend for name, (bend, _) in parts.items()}, used, rows.size)
         u = {name: pull / (remembered[name] * bend.clamp(min=TINY)).sqrt() for name, (bend, pull) in parts.items()}
-        apart = sum((bend * u[name].square()).sum() for name, (bend, _) in parts.items())
+        apart = torch.stack([(bend * u[name].square()).sum() for name, (bend, _) in parts.items()]).sum()
         together = curvature @ (numbers @ u["slope"] + u["base"]).index_add(0, row, u["weight"][place]).square()
-        length = (apart / together.clamp(min=TINY)).clamp(max=1)
+        length = self._length(torch.stack([apart, together]))
         moves = {name: length * pull / remembered[name] for name, (_, pull) in parts.items()}
         far = (numbers @ moves["slope"] + moves["base"]).index_add(0, row, moves["weight"][place]).abs().max()
         short = (STRIDE / far.clamp(min=STRIDE)).item()
         self.weight.index_add_(0, used, moves["weight"], alpha=-short)
         self.slope.sub_(moves["slope"], alpha=short)
         self.base.sub_(moves["base"], alpha=short)
+
+    def _length(self, sums: Tensor) -> Tensor:
+        """The length a of a step, from the ``sums`` [2] above and below the line, and those of recent batches.
+
+        Rare positives are errors of few rows, their absence is an error that all rows share: within a batch the length goes
+        with the sign of the error, and the level would rise. So a batch does not decide on its own length; those before it
+        do, in their sums, fading. Where errors begin to have more in common, twice its own length is the most.
+        """
+        recent, own = self.memory["length"], sums[0] / sums[1].clamp(min=TINY)
+        length = own if recent[1] <= 0 else torch.minimum(recent[0] / recent[1], 2 * own)
+        self.memory["length"] = recent * FADING + sums
+        return length.clamp(max=1)
 
     def _remember(self, bends: dict[str, Tensor], used: Tensor, rows: int) -> dict[str, Tensor]:
         """C of the linear weights, with this batch: of the hashed values only those ``used``."""

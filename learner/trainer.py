@@ -127,7 +127,8 @@ class Trainer:
         """Become the learner that gave these `tensors`."""
         for name, value in self.model.tensors().items():
             value.copy_(found[f"model.{name}"])
-            self.model.memory[name].copy_(found[f"memory.{name}"])
+        for name, value in self.model.memory.items():
+            value.copy_(found[f"memory.{name}"])
         self.moments = features.Moments(*(found[f"moments.{name}"] for name in features.Moments._fields))
         for auxiliary, state in self.auxiliaries.items():
             self.auxiliaries[auxiliary] = type(state)(*(found[f"{auxiliary}.{name}"] for name in state._fields))
@@ -140,7 +141,8 @@ class Trainer:
         """Go on from another learner's weights and feature moments; auxiliary models and the account stay its own."""
         for name, value in self.model.tensors().items():
             value.copy_(other.model.tensors()[name])
-            self.model.memory[name].copy_(other.model.memory[name])
+        for name, value in self.model.memory.items():
+            value.copy_(other.model.memory[name])
         self.moments = features.Moments(*(value.clone() for value in other.moments))
         self.version = other.version
 

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
 
 from labelstore import ledger
+from labelstore.address import shown
 from labelstore.store import StoreError
 from learner import delay
 from learner.methods import ORACLES
@@ -21,8 +23,8 @@ from stream.truth import Truth
 from stream.workspace import opened
 
 EVENTS = (
-    "read", "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates", "late",
-    "past_window",
+    "read", "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "ignored", "duplicates",
+    "forgotten", "late", "past_window",
 )  # fmt: skip
 
 
@@ -56,6 +58,7 @@ def backtest(
     every: int = 200_000,
     told: Callable[[int], None] = lambda read: None,
     truth: Truth | None = None,
+    checkpoints: Path | None = None,
 ) -> Result:
     """One pass of the log with every method of the settings; all start from the same weights.
 
@@ -66,17 +69,20 @@ def backtest(
         store: URL of the label store; it is continued where it has a checkpoint. None: a temporary one.
         poll, every: records read at a time, and between commits; neither changes a result.
         told: hears how many records have been read. truth: of a simulated log.
+        checkpoints: their folder, for a store that is no file.
 
     Raises:
         SourceError, StoreError, CheckpointError: with the remedy.
     """
     if store and any(name.startswith(RIVER) for name in settings.methods):
-        raise StoreError(f"store {store}: classifiers of river's cannot go on from a checkpoint; leave out --store")
+        raise StoreError(
+            f"store {shown(store)}: classifiers of river's cannot go on from a checkpoint; leave out --store"
+        )
     torch.set_num_threads(1)
     known = set(settings.methods) & set(ORACLES)
     hindsight = converted(source, settings, poll, told) if known else frozenset()
-    with opened(store, settings) as (facts, checkpoints):
-        loop = Loop(source, settings, facts, checkpoints, poll, every, hindsight, truth)
+    with opened(store, settings, checkpoints) as (facts, saved):
+        loop = Loop(source, settings, facts, saved, poll, every, hindsight, truth)
         begun, before = time.perf_counter(), loop.counts["read"]
         loop.run(told)
         seconds = time.perf_counter() - begun
@@ -130,7 +136,8 @@ def _result(log: str, loop: Loop, seconds: float, read: int) -> Result:
     summary = {
         "log": log,
         "events": {name: loop.counts[name] for name in EVENTS},
-        "unknown_fields": dict(sorted(loop.codec.unknown.items())),
+        "unknown_fields": dict(sorted(loop.reading.codec.unknown.items())),
+        "ignored": dict(sorted(loop.reading.codec.ignored.items())),
         "methods": methods,
         "intervals": compare(methods, [hours]),
         "seconds": round(seconds, 3),

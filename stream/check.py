@@ -1,12 +1,15 @@
 """What is wrong with my events? A log read once, without a store: what is there, what is refused, what will not match."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from labelstore.events import Adjustment, Conversion, Event, Impression, Signal, identity
 from stream.codec import Codec, DeadLetter
-from stream.sources import Partition, Source
+from stream.foreign import Ignored
+from stream.mapping import Topic
+from stream.sources import Partition, Record, Source
 from stream.watermark import Watermark
 
 REASONS, FURTHER = 1000, "(further reasons)"  # of dead letters told apart
@@ -18,7 +21,9 @@ class Findings(NamedTuple):
     """``counts``: records by type, ``dead_letters``, ``duplicates``, ``late``. ``reasons``: dead letters by reason, with
     examples (topic, partition, offset). ``kinds``: of signals and conversions. ``lateness``: the furthest any record was
     behind its partition, ms. ``span``: first and last ``at``, ms. ``lost``: references to impressions the log has not.
-    ``complete``: False where the log has more ids than are remembered."""
+    ``complete``: False where the log has more ids than are remembered. ``ignored``: records no mapping names.
+    ``first``: topic -> its first record, and what was made of it. ``shape``: impressions without ``features``, with
+    ``touch`` (user and item)."""
 
     counts: Counter[str]
     reasons: dict[str, list[tuple[str, int, int]]]
@@ -29,16 +34,27 @@ class Findings(NamedTuple):
     span: tuple[int, int] | None
     lost: Counter[str]
     complete: bool
+    ignored: Counter[str]
+    first: dict[str, tuple[Record, Event | Ignored | DeadLetter]]
+    shape: Counter[str]
 
 
-def check(source: Source, strict: bool = False, told: Callable[[int], None] = lambda read: None) -> Findings:
+def check(
+    source: Source,
+    strict: bool = False,
+    told: Callable[[int], None] = lambda read: None,
+    mapping: Mapping[str, Topic] = MappingProxyType({}),
+) -> Findings:
     """Read the whole log."""
-    reader = _Reader(source, strict)
+    reader = _Reader(source, strict, mapping)
     while records := source.poll(5000):
         for record in records:
             event = reader.codec.decode(record)
+            reader.first.setdefault(record.topic, (record, event))
             if isinstance(event, DeadLetter):
                 reader.refuse(event)
+            elif isinstance(event, Ignored):
+                reader.ignore()
             else:
                 reader.take(Partition(record.topic, record.partition), event)
         told(reader.read)
@@ -46,8 +62,10 @@ def check(source: Source, strict: bool = False, told: Callable[[int], None] = la
 
 
 class _Reader:
-    def __init__(self, source: Source, strict: bool) -> None:
-        self.codec = Codec(strict)
+    def __init__(self, source: Source, strict: bool, mapping: Mapping[str, Topic]) -> None:
+        self.codec = Codec(strict, mapping)
+        self.first: dict[str, tuple[Record, Event | Ignored | DeadLetter]] = {}
+        self._shape: Counter[str] = Counter()
         self.read = 0
         self._clocks = Watermark(source.partitions(), 0)
         self._counts: Counter[str] = Counter()
@@ -71,6 +89,10 @@ class _Reader:
         if len(examples) < EXAMPLES:
             examples.append((letter.record.topic, letter.record.partition, letter.record.offset))
 
+    def ignore(self) -> None:
+        self.read += 1
+        self._counts["ignored"] += 1
+
     def take(self, partition: Partition, event: Event) -> None:
         self.read += 1
         known_at, late = self._clocks.read(partition, event.at)
@@ -91,8 +113,11 @@ class _Reader:
         self._counts[f"{event.type}s"] += 1
 
     def _refer(self, event: Event) -> None:
-        if isinstance(event, Impression) and event.user_id and event.item_id:
-            self._touched.add((event.user_id, event.item_id))
+        if isinstance(event, Impression):
+            self._shape["features"] += not event.features
+            if event.user_id and event.item_id:
+                self._shape["touch"] += 1
+                self._touched.add((event.user_id, event.item_id))
         elif isinstance(event, Adjustment):
             self._named[(Conversion, event.conversion_id, "adjustment")] += 1
         elif isinstance(event, (Signal, Conversion)):
@@ -112,5 +137,5 @@ class _Reader:
         span = (self._first, self._last) if self._last else None
         return Findings(
             self._counts, self._reasons, self._refused, self.codec.unknown, self._kinds, self._lateness, span,
-            lost, self._complete,
+            lost, self._complete, self.codec.ignored, self.first, self._shape,
         )  # fmt: skip

@@ -2,12 +2,13 @@
 
 1. weights, optimizer, auxiliary models, feature moments, unfinished batches and counts -> ``checkpoints/<n>.safetensors``
    (temporary name, fsync, rename, fsync of the folder);
-2. ONE SQL transaction: facts, looks, scores, waiting records, dead letters, metrics, and the row (n, file, its sha256,
-   offsets, partition clocks, watermark, settings, code version);
-3. the source's own commit, a courtesy to tools that show lag.
+2. ONE SQL transaction: facts, looks, scores, waiting records, dead letters, metrics, journal, and the row (n, file, its
+   sha256, offsets, partition clocks, watermark, settings, code version);
+3. the source's own commit, a courtesy to tools that show lag;
+4. dead letters are forwarded, where there is a topic for them; the marks that say so are a transaction of their own.
 
 A gradient step is not idempotent, so offsets live with the weights. Whatever is killed, and wherever: before 2 nothing
-has happened (a file without a row is overwritten), after 2 everything has.
+has happened (a file without a row is overwritten), after 2 everything has. Before the end of 4, letters are sent again.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from labelstore import ledger
 from labelstore.store import LabelStore
+from stream.forwarding import Outbox, forward
 from stream.settings import Settings
 
 KEEP = 2  # files
@@ -36,21 +38,26 @@ class Checkpoints:
     def __init__(self, store: LabelStore, folder: Path, settings: Settings) -> None:
         self._store, self._folder, self._settings = store, folder, settings
         folder.mkdir(parents=True, exist_ok=True)
-        self._n = 0
+        self.n = 0  # of the last commit
 
-    def save(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
-        """Steps 1 and 2."""
+    def save(self, tensors: dict[str, Tensor], progress: dict[str, Any], keep: int = KEEP) -> None:
+        """Steps 1 and 2; then all but the last ``keep`` files are removed."""
         data = save({name: value.detach().contiguous() for name, value in tensors.items()})
-        file = f"{self._n + 1}.safetensors"
+        file = f"{self.n + 1}.safetensors"
         _write(self._folder / file, data)
         row = ledger.Checkpoint(
-            self._n + 1, file, hashlib.sha256(data).hexdigest(), progress, self._settings.told(), version("belated")
+            self.n + 1, file, hashlib.sha256(data).hexdigest(), progress, self._settings.told(), version("belated")
         )
-        old = ledger.record(self._store.connection, row, KEEP)
+        old = ledger.record(self._store.connection, row, keep)
         self._store.commit()
-        self._n += 1
+        self.n += 1
         for name in old:
             (self._folder / name).unlink(missing_ok=True)
+
+    def forward(self, outbox: Outbox | None) -> None:
+        """Step 4; also at the start, for whoever was killed before it. Nothing else may be uncommitted."""
+        if outbox is not None and forward(self._store.connection, outbox):
+            self._store.commit()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The tensors and progress of the last commit; None if there is none.
@@ -68,7 +75,7 @@ class Checkpoints:
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != row.sha256:
             raise CheckpointError(f"{path}: not the file that checkpoint {row.n} wrote (its sha256 differs); {REMEDY}")
-        self._n = row.n
+        self.n = row.n
         return load(data), row.progress
 
     def _same_settings(self, written: dict[str, Any]) -> None:
@@ -76,9 +83,15 @@ class Checkpoints:
         for name in sorted(asked.keys() | written.keys()):
             if asked.get(name) != written.get(name):
                 raise CheckpointError(
-                    f"the store was written with {name} = {written.get(name)!r}, asked for is {asked.get(name)!r}; "
+                    f"the store was written with {name} = {_short(written.get(name))}, "
+                    f"asked for is {_short(asked.get(name))}; "
                     "use the same options to go on, or another --store to start anew"
                 )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 REMEDY = "restore it from a backup, or rebuild by replaying the log into a new --store"

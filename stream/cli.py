@@ -5,7 +5,7 @@ from collections.abc import Callable
 import typer
 from pydantic import ValidationError
 
-from stream.commands import labels, logs, replays
+from stream.commands import config, daemon, dlq, labels, logs, replays, stores, topics
 from stream.commands.simulate import simulate
 from stream.terminal import error
 
@@ -18,10 +18,17 @@ app = typer.Typer(
     "Start with `belated demo`, or with your own log: `belated validate LOG`, then `belated backtest LOG`.",
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
-    replays.backtest, replays.replay, logs.validate, logs.convert, simulate, replays.demo,
+    replays.backtest, replays.replay, logs.validate, logs.convert, simulate, topics.produce, topics.export,
+    stores.forget, daemon.run, replays.demo,
 )  # fmt: skip
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "config": ("The file of settings.", {"init": config.init, "show": config.show}),
     "labels": ("Look into the label store.", {"show": labels.show, "export": labels.export}),
+    "dlq": ("Records that could not be read.", {"list": dlq.list_, "show": dlq.show, "retry": dlq.retry}),
+    "store": (
+        "Where a store stands, and upkeep.",
+        {"stats": stores.stats, "compact": stores.compact, "upgrade": stores.upgrade},
+    ),
 }
 
 for command in COMMANDS:
@@ -37,12 +44,14 @@ def main() -> None:
     """Runs the command; an expected error is one sentence, without a traceback."""
     from labelstore.store import StoreError
     from stream.checkpoint import CheckpointError
+    from stream.config import ConfigError
     from stream.export import ExportError
     from stream.report import ReportError
     from stream.sources import SourceError
 
     expected = (
-        SourceError, StoreError, CheckpointError, ReportError, ExportError, FileExistsError, FileNotFoundError, ImportError,
+        ConfigError, SourceError, StoreError, CheckpointError, ReportError, ExportError, FileExistsError,
+        FileNotFoundError, ImportError,
     )  # fmt: skip
     try:
         app()

@@ -1,16 +1,22 @@
 """bytes -> event, or the reason why not.
 
 What cannot be read is a dead letter: it is kept with its origin and a reason a person can act on, and moves no clock.
-A field that nobody knows is ignored and counted; ``strict`` refuses the record instead.
+A field that nobody knows is ignored and counted; ``strict`` refuses the record instead. Records of a topic with a mapping
+are somebody's own JSON: they are made events first (`stream.foreign`); those whose name the mapping does not know are
+ignored and counted, or refused likewise.
 """
 
 import re
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from labelstore.events import ADAPTER, EARLIEST, LATEST, Event, Impression
+from stream.foreign import Ignored, Misfit, Plan, Translator
+from stream.mapping import Topic
 from stream.sources import Record
 
 DAY = 86_400_000
@@ -28,21 +34,58 @@ class DeadLetter(NamedTuple):
 
 
 class Codec:
-    """Decodes records; ``unknown`` counts the fields that nobody knows, as ``type.field``."""
+    """Decodes records; ``unknown`` counts the fields that nobody knows, as ``type.field``, ``ignored`` the records that a
+    mapping does not name, as ``topic name``."""
 
-    def __init__(self, strict: bool = False) -> None:
+    def __init__(self, strict: bool = False, mapping: Mapping[str, Topic] = MappingProxyType({})) -> None:
         self.strict = strict
         self.unknown: Counter[str] = Counter()
+        self.ignored: Counter[str] = Counter()
+        self._translator = Translator(mapping)
 
-    def decode(self, record: Record) -> Event | DeadLetter:
+    def decode(self, record: Record) -> Event | Ignored | DeadLetter:
         """The event of a record, or a dead letter that says what is wrong with it."""
+        if not record.value:
+            return DeadLetter(record, "the record has no value (a tombstone); send an event")
         if len(record.value) > LIMIT:
             return DeadLetter(record, f"the record is larger than {LIMIT:,} bytes; send less")
+        if record.topic not in self._translator:
+            return self._event(record, record.value)
         try:
-            event = ADAPTER.validate_json(record.value)
+            found = self._translator.translate(record)
+        except Misfit as misfit:
+            return DeadLetter(record, str(misfit))
+        if isinstance(found, Ignored):
+            return self._ignore(record, found)
+        return self._event(record, found.value, found.plan)
+
+    def maps(self, topic: str) -> bool:
+        """Whether the records of a topic are made events by a mapping."""
+        return topic in self._translator
+
+    def plain(self, record: Record, event: Event) -> Record:
+        """The record as it would be had the event been sent as such."""
+        if record.topic not in self._translator:
+            return record
+        return record._replace(value=event.model_dump_json(exclude_none=True).encode())
+
+    def _ignore(self, record: Record, found: Ignored) -> Ignored | DeadLetter:
+        if self.strict:
+            return DeadLetter(
+                record,
+                f"{found.name[:60]!r}: not among the kinds of this topic's mapping; add it, or read with strict off",
+            )
+        _count(self.ignored, f"{record.topic} {found.name}"[:100])
+        return found
+
+    def _event(self, record: Record, value: bytes, plan: Plan | None = None) -> Event | DeadLetter:
+        try:
+            event = ADAPTER.validate_json(value)
         except ValidationError as error:
-            return DeadLetter(record, explain(error))
-        if NUL.search(record.value):
+            return DeadLetter(
+                record, explain(error).replace("\0", "\\0") + (plan.whence(_first(error)) if plan else "")
+            )
+        if NUL.search(value):
             return DeadLetter(record, "a string holds the character NUL (\\u0000), which no database keeps; remove it")
         if record.timestamp is not None and event.at > record.timestamp + DAY:
             return DeadLetter(
@@ -51,8 +94,18 @@ class Codec:
         if (names := _unknown(event)) and self.strict:
             return DeadLetter(record, f"{names[0]}: unknown field; remove it, or read with strict off")
         for name in names[:10]:
-            self.unknown[name if name in self.unknown or len(self.unknown) < NAMES else MORE] += 1
+            _count(self.unknown, name)
         return event
+
+
+def _count(names: Counter[str], name: str) -> None:
+    names[name if name in names or len(names) < NAMES else MORE] += 1
+
+
+def _first(error: ValidationError) -> str:
+    """The field of an event that is wrong, or ""."""
+    place = error.errors(include_url=False)[0]["loc"]
+    return str(place[1]) if len(place) > 1 else ""
 
 
 def _unknown(event: Event) -> list[str]:

@@ -3,6 +3,7 @@
     [kafka]     the broker, its topics, how to reach it, where to begin
     [store]     the label store, the folder of checkpoints, how often to commit
     [learner]   method, target, windows: see `stream.settings.Settings`
+    [mapping]   topics of somebody's own JSON, and what their records are: see `stream.mapping`
     [http]      where /healthz, /readyz, /metrics and /status are served
     [log]       how much is said
 
@@ -17,7 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import make_url
 
+from stream.mapping import Topic
 from stream.settings import UNITS, Duration, Settings
+from stream.start import start as begin
 
 PREFIX = "BELATED_"
 SECRETS = ("kafka.password", "kafka.key_password", "store.password")  # never in the file
@@ -98,6 +101,7 @@ class Kafka(Part):
             )
         if self.dead_letters in self.topics:
             raise ValueError(f"dead_letters {self.dead_letters!r} is one of the topics that are read; name another")
+        begin(self.start, now=0)
         return self
 
 
@@ -145,7 +149,7 @@ class Http(Part):
 class Log(Part):
     """JSON lines on standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="the least that is said")] = "info"
 
 
 class Config(BaseSettings):
@@ -162,6 +166,7 @@ class Config(BaseSettings):
     kafka: Kafka = Kafka()
     store: Store = Store()
     learner: Settings = Settings()
+    mapping: dict[Name, Topic] = {}
     http: Http = Http()
     log: Log = Log()
 
@@ -177,6 +182,17 @@ class Config(BaseSettings):
         """The environment stands above the file."""
         return env_settings, init_settings
 
+    @model_validator(mode="after")
+    def _fits(self) -> "Config":
+        if self.learner.mapping:
+            raise ValueError("learner.mapping: write it as [mapping.TOPIC]")
+        return self
+
+    @property
+    def settings(self) -> Settings:
+        """What the learner is told, the mapping with it: all that is part of the result."""
+        return self.learner.model_copy(update={"mapping": self.mapping})
+
 
 def variable(key: str) -> str:
     """The environment variable of a key.
@@ -187,8 +203,8 @@ def variable(key: str) -> str:
     return PREFIX + key.upper().replace(".", "__")
 
 
-def load(file: Path | None) -> Config:
-    """The configuration in a file and the environment.
+def load(file: Path | None, without: tuple[str, ...] = ()) -> Config:
+    """The configuration in a file and the environment; ``without`` the sections a caller has no use for.
 
     Raises:
         ConfigError: no such file, not TOML, an unknown key, a value that does not fit, or a secret in the file.
@@ -208,7 +224,7 @@ def load(file: Path | None) -> Config:
                 f"{file}: {key} does not belong into a file; put it into the environment: {variable(key)}"
             )
     try:
-        return Config(**told)
+        return Config(**{name: part for name, part in told.items() if name not in without})
     except ValidationError as error:
         raise ConfigError("; ".join(_sentences(file, error))) from None
 

@@ -1,25 +1,29 @@
 """The embedded log: JSON lines on disk.
 
     folder/topic/partition.jsonl        also .jsonl.gz, and .jsonl.zst with the extra `zstd`
+    folder/journal.jsonl                where the log is that of a live run: see `stream.journal`
     file.jsonl                          one file is one partition, 0, of the topic named like the file
 
-A line is an event, or an envelope ``{"timestamp": ms, "key": "...", "value": event}``. Its offset is its line number.
+    folder/offsets.json                 where lines have other offsets than their numbers: see `stream.numbering`
+
+A line is an event, or an envelope ``{"timestamp": ms, "key": "...", "value": event}``. What is not UTF-8, or would not be
+the same bytes after being read as JSON, stands as ``key_base64`` or ``value_base64``. Its offset is its line number.
 """
 
 import gzip
 import io
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from pydantic_core import from_json, to_json
-
+from labelstore.ledger import Advance
+from stream import journal, numbering
+from stream.envelope import parse
+from stream.numbering import Numbering
 from stream.sources import Partition, Record, SourceError
 
-LONGEST = 1_000_001  # bytes kept of one line; the codec refuses what is longer than a record may be
-ENVELOPE = re.compile(rb'\s*\{\s*"(?:timestamp|key|value)"\s*:')
+LONGEST = 2_200_000  # bytes kept of one line: an envelope with the largest record; the codec refuses what is longer
 CUT_OFF = b"(the compressed file is cut off here)"
 
 
@@ -32,6 +36,8 @@ class FileSource:
 
     def __init__(self, path: Path) -> None:
         self._files = _discover(path)
+        self._numbers = numbering.read(path)
+        self._journal = journal.read(path) if path.is_dir() else ()
         self._turn = 0
         self.seek({})
 
@@ -47,20 +53,59 @@ class FileSource:
             found = list(islice(self._lines[partition], limit))
             if len(found) < limit:
                 self._ended.add(partition)
+            if found:
+                self._next[partition] = found[-1].offset + 1
         return found
 
     def seek(self, offsets: Mapping[Partition, int]) -> None:
         self._ended: set[Partition] = set()
-        self._lines = {p: _records(p, file, offsets.get(p, 0)) for p, file in self._files.items()}
+        self._next = {p: offsets.get(p, self.numbers(p).offset(0)) for p in self._files}
+        self._lines = {p: _records(p, file, self._next[p], self.numbers(p)) for p, file in self._files.items()}
+
+    def positions(self) -> dict[Partition, int]:
+        return dict(self._next)
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         """A file keeps no offsets."""
 
     def end_offsets(self) -> dict[Partition, int]:
+        return {
+            p: self.numbers(p).offset(lines - 1) + 1 if lines else self.numbers(p).offset(0)
+            for p, lines in self.lines().items()
+        }
+
+    def lines(self) -> dict[Partition, int]:
+        """How many each partition has."""
         return {p: sum(1 for _ in _lines(file)) for p, file in self._files.items()}
+
+    def numbers(self, partition: Partition) -> Numbering:
+        """Which offset each line of a partition has."""
+        return self._numbers.get(partition) or Numbering()
 
     def exhausted(self) -> frozenset[Partition]:
         return frozenset(self._ended)
+
+    def silent(self) -> frozenset[Partition]:
+        return frozenset()
+
+    def journal(self) -> Sequence[Advance]:
+        return self._journal
+
+    def file(self, partition: Partition) -> Path:
+        """Where a partition lies.
+
+        Raises:
+            SourceError: the log has no such partition.
+        """
+        if partition not in self._files:
+            some = ", ".join(f"{topic}/{number}" for topic, number in list(self._files)[:3])
+            name = f"{partition.topic}/{partition.partition}"
+            raise SourceError(f"the log has no partition {name}; it has {some}; give the log that was replayed")
+        return self._files[partition]
+
+    def records(self, partition: Partition) -> Iterator[Record]:
+        """All records of a partition, beside those that are polled."""
+        return _records(partition, self.file(partition), 0, self.numbers(partition))
 
     @property
     def bytes(self) -> int:
@@ -86,7 +131,8 @@ def _discover(path: Path) -> dict[Partition, Path]:
     return dict(sorted(found.items()))
 
 
-def _open(file: Path) -> IO[bytes]:
+def open_log(file: Path) -> IO[bytes]:
+    """The bytes of a log's file, unpacked."""
     if file.suffix == ".gz":
         return io.BufferedReader(gzip.open(file, "rb"))
     if file.suffix == ".zst":
@@ -112,9 +158,9 @@ class _Zstandard(io.RawIOBase):
         while not self._ready:
             packed = self._frame.unused_data or self._packed.read(1 << 16)
             if self._frame.eof:
-                self._frame = self._new()
                 if not packed:
-                    return 0
+                    return 0  # and again, whenever it is asked
+                self._frame = self._new()
             elif not packed:
                 raise EOFError
             self._ready = self._frame.decompress(packed)
@@ -129,7 +175,7 @@ class _Zstandard(io.RawIOBase):
 
 def _lines(file: Path) -> Iterator[bytes]:
     """The lines of a file, without their ends; of an endless line only the beginning."""
-    with _open(file) as stream:
+    with open_log(file) as stream:
         try:
             while line := stream.readline(LONGEST):
                 rest = line
@@ -140,24 +186,8 @@ def _lines(file: Path) -> Iterator[bytes]:
             yield CUT_OFF
 
 
-def _records(partition: Partition, file: Path, start: int) -> Iterator[Record]:
-    for offset, line in enumerate(_lines(file)):
+def _records(partition: Partition, file: Path, start: int, numbers: Numbering) -> Iterator[Record]:
+    for offset, line in zip(numbers.offsets(), _lines(file), strict=False):
         if offset < start or not line:
             continue
-        timestamp, key, value = (ENVELOPE.match(line) and _unwrap(line)) or (None, None, line)
-        yield Record(partition.topic, partition.partition, offset, timestamp, key, value)
-
-
-def _unwrap(line: bytes) -> tuple[int | None, bytes | None, bytes] | None:
-    try:
-        envelope = from_json(line)
-    except ValueError:
-        return None
-    if "type" in envelope or "value" not in envelope:
-        return None
-    timestamp, key, value = envelope.get("timestamp"), envelope.get("key"), envelope["value"]
-    return (
-        timestamp if type(timestamp) is int and 0 <= timestamp < 2**62 else None,
-        key.encode() if isinstance(key, str) else None,
-        value.encode() if isinstance(value, str) else to_json(value),
-    )
+        yield Record(partition.topic, partition.partition, offset, *parse(line))

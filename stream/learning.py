@@ -4,6 +4,8 @@ Batches are cut by count, never by poll, page or checkpoint: a learner steps whe
 came from. Outcomes are handed to its auxiliary models in blocks of at most `BATCH`, and all of them before each step.
 """
 
+import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from stream.river import Contestant
 
 PRETRAINED = "pretrained"
+UNUSED = re.compile(r"\d+\.(looks|outcomes)\.impression")
 
 
 class Unscored:
@@ -70,24 +73,24 @@ class Learner:
         self._store.keep_predictions(self.number, seqs, scores.numpy(), self.trainer.version)
         self.scored = count
 
-    def walk(self, seen: Observations, batch: Batch, place: int, may: NDArray[np.bool_]) -> None:
+    def walk(self, seen: Observations, batch: Batch, place: int, may: NDArray[np.bool_], hear: bool = True) -> None:
         """Take this learner's looks and outcomes from a page, in order; ``place`` is its schedule's.
 
-        ``may``: which looks it may learn from. Auxiliary models hear of all outcomes.
+        ``may``: which looks it may learn from. ``hear``: auxiliary models hear of all outcomes, once.
         """
         mine = seen.schedule == place
         known = (seen.look == Look.CONVERSION) | (seen.look == Look.CLOSE)
         looks = np.flatnonzero(mine & seen.learn & may)
-        outcomes = np.flatnonzero(mine & known) if self.schedule.outcomes else looks[:0]
+        outcomes = np.flatnonzero(mine & known) if self.schedule.outcomes and hear else looks[:0]
         while len(looks) or len(outcomes):
-            cut, hear = self._next_cut(looks, outcomes)
+            cut, full = self._next_cut(looks, outcomes)
             heard, outcomes = np.split(outcomes, [np.searchsorted(outcomes, cut, side="right")])
-            taken, looks = np.split(looks, [np.searchsorted(looks, cut, side="left" if hear else "right")])
+            taken, looks = np.split(looks, [np.searchsorted(looks, cut, side="left" if full else "right")])
             _append(self.outcomes, batch, heard)
             _append(self.looks, batch, taken)
             if cut < len(seen.at):
                 self._observe()
-                if not hear:
+                if not full:
                     self._learn(int(seen.at[cut]))
 
     def _next_cut(self, looks: NDArray[np.int64], outcomes: NDArray[np.int64]) -> tuple[int, bool]:
@@ -118,10 +121,12 @@ class Learner:
         }
         self._store.keep_looks(self.number, {name: column.numpy() for name, column in columns.items()})
 
-    def start_from(self, pretrained: "Learner") -> None:
-        """Take over the weights of a pre-training; river's classifiers have learned from it by themselves."""
+    def start_from(self, pretrained: "Learner") -> bool:
+        """Take over the weights of a pre-training. False for river's classifiers, which have learned by themselves."""
         if isinstance(self.trainer, Trainer) and isinstance(pretrained.trainer, Trainer):
             self.trainer.adopt(pretrained.trainer)
+            return True
+        return False
 
     def learn_rest(self, now: int) -> None:
         """One step on the looks that are left, however few."""
@@ -143,6 +148,19 @@ class Learner:
         for name, waiting in (("looks", self.looks), ("outcomes", self.outcomes)):
             if columns := _below(f"{name}.", found):
                 waiting[:] = [restore(columns)]
+
+
+def without(found: dict[str, Tensor], impressions: Collection[int]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, without the unused looks at these impressions and the outcomes of them."""
+    left = dict(found)
+    for prefix in [name.removesuffix("impression") for name in found if UNUSED.fullmatch(name)]:
+        columns = _below(prefix, found)
+        stay = ~torch.isin(columns["impression"], torch.tensor(sorted(impressions), dtype=torch.int64))
+        kept = tensors(restore(columns).take(torch.nonzero(stay).flatten()))
+        for name in columns:
+            del left[prefix + name]
+        left |= {prefix + name: value for name, value in kept.items() if stay.any()}
+    return left
 
 
 def _trainer(name: str, settings: Settings) -> "Trainer | Contestant":

@@ -4,13 +4,13 @@ Event time advances in spans that end at the watermark or at midnight, whichever
 first; then looks are taken in their one order, and before a learner steps it scores every impression known by then.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from labelstore import ledger
 from labelstore.events import Signal
 from labelstore.retention import DAY
 from labelstore.store import LabelStore
@@ -18,17 +18,18 @@ from learner.model import Shape
 from learner.trainer import BLOCK
 from stream.assemble import Assembler
 from stream.checkpoint import Checkpoints
-from stream.codec import Codec, DeadLetter
+from stream.forwarding import Outbox
 from stream.learning import Learner, Unscored
 from stream.pretraining import Pretraining
+from stream.progress import Numbers
+from stream.reading import Reading
 from stream.settings import Settings
-from stream.sources import Partition, Record, Source
+from stream.sources import Source
 from stream.truth import Truth
 from stream.validation import Validation
-from stream.waiting import WaitingRoom
-from stream.watermark import BEGINNING, Watermark
+from stream.watermark import BEGINNING
 
-AHEAD = 50_000  # waiting records from which on only the slowest partitions are read
+PATIENCE = 3.0  # seconds for which spans are worked off before the source is asked again; changes no result
 
 
 class Loop:
@@ -38,6 +39,7 @@ class Loop:
         source: the log. settings: what is asked. store, checkpoints: where facts and weights are kept.
         poll: records read at a time. every: records read between commits. Neither can change a result.
         hindsight: what a first pass found, for methods that may know it. truth: of a simulated log.
+        every_s: seconds between commits, of the machine's clock. outbox: where dead letters are forwarded.
     """
 
     def __init__(
@@ -50,12 +52,14 @@ class Loop:
         every: int = 200_000,
         hindsight: frozenset[int] = frozenset(),
         truth: Truth | None = None,
+        every_s: float = float("inf"),
+        outbox: Outbox | None = None,
     ) -> None:
         self.source, self.settings, self.store = source, settings, store
-        self._checkpoints, self._poll, self._every = checkpoints, poll, every
+        self._checkpoints, self._poll, self._every, self._every_s = checkpoints, poll, every, every_s
+        self._outbox = outbox
         self.counts: Counter[str] = Counter()
-        self.codec = Codec(settings.strict)
-        self.clocks = Watermark(source.partitions(), settings.lateness)
+        self.reading = Reading(source, settings, self.counts)
         self.assembler = Assembler(Shape())
         self.unscored = Unscored()
         self.pretraining = Pretraining(settings)
@@ -63,49 +67,45 @@ class Loop:
         self._schedules = list(dict.fromkeys(learner.schedule for learner in self.learners))
         self.target = store.target(settings.target, self._schedules, hindsight)
         self.validation = Validation(settings.learners, settings.window, truth)
-        self._offsets: dict[Partition, int] = {}
-        self._waiting = WaitingRoom()
-        self._letters: list[DeadLetter] = []
         self._passed = BEGINNING  # everything with known_at below it has passed
         self._midnight = BEGINNING  # the last one that was passed
         self._last = BEGINNING  # known_at of the last record that passed
+        self._since, self._asked = 0, time.monotonic()  # records and time since the last commit
+        self._until = float("inf")
+        self._stop: Callable[[], bool] = lambda: False
+        self.numbers = Numbers({}, 0, BEGINNING, BEGINNING, 0, 0.0)
         self._resume()
+        self._measure()
 
-    def run(self, told: Callable[[int], None] = lambda read: None) -> None:
-        """Read the log to its end and commit. ``told`` hears how many records have been read in all."""
-        since, everything = 0, frozenset(self.clocks.clocks)
-        while not self.source.exhausted() >= everything:
-            records = self.source.poll(self._poll, self._paused())
-            self.clocks.exhaust(self.source.exhausted())
-            for record in records:
-                self._read(record)
-            self._advance(self.clocks.value)
+    def run(self, told: Callable[[int], None] = lambda read: None, stop: Callable[[], bool] = lambda: False) -> None:
+        """Read the log to its end, or a live one until ``stop`` says so, and commit.
+
+        ``told`` hears how many records have been read in all. Where it was stopped, what is pending stays pending: whoever
+        goes on from the commit ends with the same bytes.
+        """
+        self._checkpoints.forward(self._outbox)
+        self._stop = stop
+        while not (over := self.reading.over) and not stop():
+            self._since += self.reading.read(self._poll)
+            self._until = time.monotonic() + PATIENCE
+            self._advance(self.reading.clocks.value)
             told(self.counts["read"])
-            since += len(records)
-            if since >= self._every:
+            self._measure()
+            if self._is_due():
                 self.commit()
-                since = 0
-        self._advance(self.clocks.finish())
+        if over:
+            self._until, self._stop = float("inf"), lambda: False
+            self._advance(self.reading.finish())
         self.commit()
 
-    def _paused(self) -> frozenset[Partition]:
-        """While much is waiting, only the partitions that hold the watermark back are read."""
-        if len(self._waiting) < AHEAD:
-            return frozenset()
-        return frozenset(self.clocks.clocks) - self.clocks.slowest()
+    def _is_due(self) -> bool:
+        """Whether to commit: enough was read, or something has happened and it is time."""
+        late = time.monotonic() - self._asked >= self._every_s
+        return self._since >= self._every or (late and (self._since > 0 or self.reading.unsaved))
 
-    def _read(self, record: Record) -> None:
-        place = Partition(record.topic, record.partition)
-        self._offsets[place] = record.offset + 1
-        self.counts["read"] += 1
-        event = self.codec.decode(record)
-        if isinstance(event, DeadLetter):
-            self.counts["dead_letters"] += 1
-            self._letters.append(event)
-            return
-        known_at, late = self.clocks.read(place, event.at)
-        self.counts["late"] += late
-        self._waiting.add(record, event, known_at)
+    def _enough(self) -> bool:
+        """Whether the source wants to be asked again, or the run to stop, before the watermark is reached."""
+        return time.monotonic() > self._until or self._stop()
 
     def _advance(self, watermark: int) -> None:
         """Everything with known_at below the watermark passes, span by span.
@@ -114,11 +114,11 @@ class Loop:
         come is known before it.
         """
         if self._passed == BEGINNING < watermark:
-            first = min(self._waiting.first() or watermark, watermark)
+            first = min(self.reading.waiting.first() or watermark, watermark)
             self._passed = self._midnight = first - first % DAY
         if self._passed == BEGINNING:
             return
-        while self._passed < watermark:
+        while self._passed < watermark and not self._enough():
             self._skip(watermark)
             midnight = self._midnight + DAY
             stop = min(watermark, midnight)
@@ -132,23 +132,27 @@ class Loop:
                 self._close_day(midnight)
 
     def _begin_stream(self) -> None:
-        """The pre-training is over: every learner starts from its weights."""
+        """The pre-training is over: every learner starts from its weights, and takes the looks of the gap."""
         pretrained, *others = self.learners
         pretrained.learn_rest(self._passed)
-        for learner in others:
-            learner.start_from(pretrained)
+        starting = [learner for learner in others if learner.start_from(pretrained)]
+        for seen in self.target.due(self.pretraining.until, self.pretraining.stream):
+            batch = self.assembler.batch(seen)
+            for learner in starting:
+                place = self._schedules.index(learner.schedule)
+                learner.walk(seen, batch, place, self.pretraining.of_gap(seen), hear=False)
         self.pretraining.over = True
 
     def _skip(self, watermark: int) -> None:
         """Over days in which nothing can happen: everything known has been settled and deleted."""
-        first = self._waiting.first()
+        first = self.reading.waiting.first()
         until = watermark if first is None else min(watermark, first)
         if self._passed == self._midnight and self._last + self.store.keep + 2 * DAY < self._passed < until - DAY:
             self._passed = self._midnight = until - until % DAY
 
     def _pass(self, stop: int) -> None:
         """One span: records, then looks."""
-        facts = self._waiting.take(stop)
+        facts = self.reading.waiting.take(stop)
         if facts:
             self._last = facts[-1][0]
             shown, counts = self.store.pass_on(facts)
@@ -190,30 +194,35 @@ class Loop:
         """Event time up to which everything has passed, ms."""
         return self._passed
 
+    def _measure(self, committed_at: float | None = None) -> None:
+        """Set ``numbers``, which another thread may read at any time."""
+        reading, at = self.reading, self.numbers.committed_at if committed_at is None else committed_at
+        self.numbers = Numbers(
+            dict(self.counts), len(reading.waiting), reading.clocks.value, self._passed, self._checkpoints.n, at
+        )
+
     # commit and resume ----------------------------------------------------------------------------------------------
 
     def commit(self) -> None:
-        """Make everything up to here durable, as one; see `stream.checkpoint`."""
+        """Make everything up to here durable, as one, see `stream.checkpoint`; then forward dead letters."""
         self._score_all()
-        connection = self.store.connection
-        ledger.save_waiting(connection, self._passed, self._waiting.unsaved())
-        ledger.save_dead_letters(connection, [{**d.record._asdict(), "reason": d.reason} for d in self._letters])
-        self._letters.clear()
+        self.reading.save(self.store.connection, self._passed)
         tensors = {f"{n}.{k}": v for n, learner in enumerate(self.learners) for k, v in learner.tensors().items()}
         tensors |= {f"counts.{name}": torch.from_numpy(value) for name, value in self.validation.arrays().items()}
         self._checkpoints.save(tensors, self._progress())
-        self.source.commit(self._offsets)
+        self.source.commit(self.reading.offsets)
+        self._checkpoints.forward(self._outbox)
+        self._since, self._asked = 0, time.monotonic()
+        self._measure(time.time())
 
     def _progress(self) -> dict[str, Any]:
         return {
-            "offsets": [[*place, offset] for place, offset in sorted(self._offsets.items())],
-            **self.clocks.state(),
+            **self.reading.state(),
             "seq": self.store.seq,
             "passed": self._passed,
             "midnight": self._midnight,
             "last": self._last,
             "counts": dict(self.counts),
-            "unknown": dict(self.codec.unknown),
             "features": self.assembler.state(),
             "funnel": self.validation.funnel,
             "pretraining": self.pretraining.state(),
@@ -222,19 +231,16 @@ class Loop:
     def _resume(self) -> None:
         found = self._checkpoints.load()
         if found is None:
+            self.reading.begin()
             return
         tensors, progress = found
-        self._offsets = {Partition(topic, partition): offset for topic, partition, offset in progress["offsets"]}
-        self.clocks.restore(progress["clocks"], progress["latest"], progress["watermark"])
+        self.reading.restore(progress, self.store.connection)
         self._passed, self._midnight, self._last = progress["passed"], progress["midnight"], progress["last"]
         self.store.seq = progress["seq"]
         self.counts.update(progress["counts"])
-        self.codec.unknown.update(progress["unknown"])
         self.assembler.restore(progress["features"])
         self.pretraining.restore(progress["pretraining"])
         counts = {k.removeprefix("counts."): v.numpy() for k, v in tensors.items() if k.startswith("counts.")}
         self.validation.restore(counts, progress["funnel"])
         for n, learner in enumerate(self.learners):
             learner.restore({k.removeprefix(f"{n}."): v for k, v in tensors.items() if k.startswith(f"{n}.")})
-        self._waiting.restore(ledger.load_waiting(self.store.connection))
-        self.source.seek(self._offsets)

@@ -5,16 +5,17 @@
                    `pretrained`
     stream         until + window: by then all of them are settled; every method starts here, from those weights
 
-Impressions of the gap are not judged. What becomes known of them in the stream is learned there, by each method as its
-schedule says: without the conversions of the gap, the first window of the stream would hold too few delayed positives.
-Auxiliary models hear of outcomes all the while, as they arrive. River's classifiers cannot start from our weights: each
-learns from the same settled labels of the pre-training by itself.
+Impressions of the gap are not judged. At the start of the stream each method first takes the looks of the gap, as its
+schedule says: looks are a function of the facts, so they can be asked for again. Delayed positives of impressions before
+the gap are among them: in a stream that runs for long as many come in as are still to come, and without them the level
+would be too low. Auxiliary models hear of outcomes all the while, as they arrive. River's classifiers cannot start from our
+weights: each learns from the same settled labels of the pre-training by itself.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labelstore.observations import Observations
+from labelstore.observations import Look, Observations
 from labelstore.retention import DAY
 from stream.learning import PRETRAINED
 from stream.settings import RIVER, Settings
@@ -40,6 +41,10 @@ class Pretraining:
         before = np.asarray((seen.shown_at < self.until) & (seen.at < self.stream))
         after = np.asarray((seen.shown_at >= self.until) & (seen.at >= self.stream))
         return before if name == PRETRAINED else before | after if name.startswith(RIVER) else after
+
+    def of_gap(self, seen: Observations) -> NDArray[np.bool_]:
+        """Which looks of the gap a method takes at the start of the stream."""
+        return np.asarray((seen.shown_at >= self.until) | (seen.look == Look.CONVERSION))
 
     def state(self) -> list[int]:
         """What a checkpoint keeps."""

@@ -179,7 +179,8 @@ def _events(result: Result) -> str:
     reasons = "".join(f"<li>{times:,}: {escape(reason)}</li>" for reason, times in result.reasons)
     return (
         "<h2>What was read</h2><p class='quiet'>Read = impressions + signals + conversions + adjustments + items + "
-        "dead letters + duplicates. Late ones and those past the window are among them.</p>"
+        "dead letters + duplicates + forgotten (erased while they waited). Late ones and those past the window are "
+        "among them.</p>"
         f"<table>{rows}</table>"
         + (f"<p>Fields nobody knows, ignored: {escape(unknown)}</p>" if unknown else "")
         + (f"<p>Dead letters, by reason:</p><ul>{reasons}</ul>" if reasons else "")

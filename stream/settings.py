@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from labelstore.events import EARLIEST, LATEST
 from learner.methods import DEFAULT, METHODS
+from stream.mapping import Topic
 
 UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
@@ -77,16 +78,39 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    methods: Annotated[tuple[str, ...], Field(min_length=1, max_length=50)] = (DEFAULT,)
-    target: Annotated[str, Field(min_length=1, max_length=50)] = "purchase"
-    window: Annotated[Duration, Field(gt=0, le=366 * UNITS["d"])] = 30 * UNITS["d"]
-    wait: Annotated[Duration, Field(ge=0)] = UNITS["d"]
-    keep: Duration | None = None
-    pretrain: Annotated[Duration, Field(gt=0)] | None = None
-    lateness: Annotated[Duration, Field(ge=0)] = 0
-    base_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    strict: bool = False
+    methods: Annotated[
+        tuple[str, ...], Field(min_length=1, max_length=50, description="how late labels are treated: docs/methods.md")
+    ] = (DEFAULT,)
+    target: Annotated[str, Field(min_length=1, max_length=50, description="the kind of conversion to predict")] = (
+        "purchase"
+    )
+    window: Annotated[
+        Duration,
+        Field(
+            gt=0,
+            le=366 * UNITS["d"],
+            description="attribution window: a conversion counts this long after its impression",
+        ),
+    ] = 30 * UNITS["d"]
+    wait: Annotated[Duration, Field(ge=0, description="elapsed time until the first look at an impression")] = UNITS[
+        "d"
+    ]
+    keep: Annotated[Duration | None, Field(description="how long records are kept; by default two windows")] = None
+    pretrain: Annotated[
+        Annotated[Duration, Field(gt=0)] | None,
+        Field(description="learn this long from settled labels, wait one window, and only then predict and train"),
+    ] = None
+    lateness: Annotated[
+        Duration, Field(ge=0, description="how far a partition may be out of order before a record counts as late")
+    ] = 0
+    base_rate: Annotated[
+        float, Field(gt=0, lt=1, description="conversion rate believed before anything was learned")
+    ] = 0.05
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="of the start weights")] = 0
+    strict: Annotated[bool, Field(description="refuse records with fields nobody knows, and names no mapping has")] = (
+        False
+    )
+    mapping: Annotated[dict[str, Topic], Field(description="topics of foreign JSON: docs/mapping.md")] = {}
 
     @model_validator(mode="after")
     def _fits(self) -> "Settings":
@@ -109,7 +133,9 @@ class Settings(BaseModel):
 
     def told(self) -> dict[str, Any]:
         """As plain values, for a checkpoint."""
-        return self.model_dump(mode="json")
+        plain = self.model_dump(mode="json", exclude={"mapping"})
+        mapping = {name: topic.told() for name, topic in sorted(self.mapping.items())}
+        return plain | ({"mapping": mapping} if mapping else {})
 
     @property
     def learners(self) -> tuple[str, ...]:
@@ -118,5 +144,7 @@ class Settings(BaseModel):
 
     @property
     def kept(self) -> int:
-        """How long records are kept after they were known, ms: by default two attribution windows."""
-        return self.keep if self.keep is not None else 2 * self.window
+        """How long records are kept after they were known, ms: two attribution windows where nothing else is asked, and
+        at least that long where a pre-training looks back at its gap."""
+        least = 2 * self.window if self.pretrain or self.keep is None else 0
+        return max(self.keep or 0, least)

@@ -1,10 +1,14 @@
-"""Where records come from: the protocol of a source, and a published fake. `stream.files` reads logs on disk.
+"""Where records come from: the protocol of a source, and published fakes.
+
+`stream.files` reads logs on disk, `stream.kafka_source` topics of a broker.
 
 A log is a set of partitions, each in its own order; nothing orders them against each other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
+
+from labelstore.ledger import Advance
 
 
 class Partition(NamedTuple):
@@ -41,6 +45,9 @@ class Source(Protocol):
     def seek(self, offsets: Mapping[Partition, int]) -> None:
         """Go on from these offsets; partitions not named start at their beginning."""
 
+    def positions(self) -> dict[Partition, int]:
+        """The offset of the next record of each partition."""
+
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         """Tell the log how far we are: a courtesy to tools that show lag, never read back."""
 
@@ -49,6 +56,12 @@ class Source(Protocol):
 
     def exhausted(self) -> frozenset[Partition]:
         """Partitions that will never give another record. A live log has none."""
+
+    def silent(self) -> frozenset[Partition]:
+        """Live partitions known, as of the last poll, to have given nothing new for long. A finished log has none."""
+
+    def journal(self) -> Sequence[Advance]:
+        """How a live run raised the clocks when it read this log. A live log has none: it is being written."""
 
 
 class ListSource:
@@ -59,7 +72,10 @@ class ListSource:
     ([0, 1], frozenset({Partition(topic='events', partition=0)}))
     """
 
-    def __init__(self, log: Mapping[tuple[str, int], Sequence[bytes | Record]]) -> None:
+    def __init__(
+        self, log: Mapping[tuple[str, int], Sequence[bytes | Record]], journal: Sequence[Advance] = ()
+    ) -> None:
+        self._journal = journal
         self._log = {
             Partition(*place): [
                 value if isinstance(value, Record) else Record(*place, offset, None, None, value)
@@ -86,6 +102,9 @@ class ListSource:
     def seek(self, offsets: Mapping[Partition, int]) -> None:
         self._next = {partition: offsets.get(partition, 0) for partition in self._log}
 
+    def positions(self) -> dict[Partition, int]:
+        return dict(self._next)
+
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         self.committed = dict(offsets)
 
@@ -94,3 +113,65 @@ class ListSource:
 
     def exhausted(self) -> frozenset[Partition]:
         return frozenset(p for p, records in self._log.items() if self._next[p] >= len(records))
+
+    def silent(self) -> frozenset[Partition]:
+        return frozenset()
+
+    def journal(self) -> Sequence[Advance]:
+        return self._journal
+
+
+class LiveListSource(ListSource):
+    """A published fake of a live log: it shows what has arrived, never ends, and goes by a clock that you set.
+
+    >>> log = LiveListSource({("events", 0): [b"{}", b"{}"]}, idle_after=30)
+    >>> log.arrive(Partition("events", 0), 1)
+    >>> len(log.poll(10)), log.silent(), log.exhausted()
+    (1, frozenset(), frozenset())
+    >>> log.now = 30
+    >>> log.silent()
+    frozenset({Partition(topic='events', partition=0)})
+    """
+
+    def __init__(
+        self,
+        log: Mapping[tuple[str, int], Sequence[bytes | Record]],
+        idle_after: float = 30,
+        later: Collection[tuple[str, int]] = (),
+    ) -> None:
+        """``later``: partitions that are added to the log when their first record arrives."""
+        super().__init__(log)
+        self.now, self._idle_after = 0.0, idle_after
+        self._arrived = dict.fromkeys((p for p in self._log if p not in later), 0)
+        self._since = dict.fromkeys(self._arrived, 0.0)
+
+    def partitions(self) -> list[Partition]:
+        return sorted(self._arrived)
+
+    def positions(self) -> dict[Partition, int]:
+        return {partition: self._next[partition] for partition in self._arrived}
+
+    def arrive(self, partition: Partition, count: int) -> None:
+        """So many further records of a partition have been written, now."""
+        self._arrived[partition] = min(self._arrived.get(partition, 0) + count, len(self._log[partition]))
+        self._since[partition] = self.now
+
+    def poll(self, limit: int, paused: frozenset[Partition] = frozenset()) -> list[Record]:
+        found: list[Record] = []
+        for partition in self._arrived:
+            if partition not in paused:
+                start = self._next[partition]
+                stop = min(self._arrived[partition], start + limit - len(found))
+                self._next[partition] = max(start, stop)
+                found += self._log[partition][start:stop]
+        return found
+
+    def end_offsets(self) -> dict[Partition, int]:
+        return dict(self._arrived)
+
+    def exhausted(self) -> frozenset[Partition]:
+        return frozenset()
+
+    def silent(self) -> frozenset[Partition]:
+        quiet = (p for p, since in self._since.items() if self.now - since >= self._idle_after)
+        return frozenset(p for p in quiet if self._next[p] == self._arrived[p])

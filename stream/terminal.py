@@ -42,6 +42,15 @@ def number(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
 
 
+def plain(text: str) -> str:
+    """A text from a log, safe to print: what a terminal would obey, or nobody would see, is spelled out.
+
+    >>> plain("a\\x1b[2Jb\\u202ec"), plain("größe")
+    ('a\\\\x1b[2Jb\\\\u202ec', 'größe')
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def error(message: str) -> None:
     """One sentence on standard error."""
     err.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)

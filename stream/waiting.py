@@ -31,6 +31,10 @@ class WaitingRoom:
         """The smallest known_at; None if nothing waits."""
         return self._heap[0][0] if self._heap else None
 
+    def last(self) -> int | None:
+        """The largest known_at; None if nothing waits."""
+        return max((entry[0] for entry in self._heap), default=None)
+
     def take(self, until: int) -> list[tuple[int, Event]]:
         """Those with known_at < ``until``, in order, as (known_at, event)."""
         found: list[tuple[int, Event]] = []

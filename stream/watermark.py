@@ -53,13 +53,33 @@ class Watermark:
         self._floor = max(self._floor, slowest)
         return self._floor
 
+    def raise_to(self, partition: Partition, clock: int) -> None:
+        """This partition will be known no earlier than that; clocks do not fall back."""
+        self.clocks[partition] = max(self.clocks[partition], clock)
+
+    def add(self, partition: Partition) -> int:
+        """A partition that is new starts at the watermark, which is returned."""
+        self.clocks[partition] = clock = self.value
+        return clock
+
+    def quiet(self, silent: frozenset[Partition]) -> dict[Partition, int]:
+        """Raise the clocks of silent partitions to the slowest of the others; those that moved. All silent: none do."""
+        slowest = min((c for p, c in self.clocks.items() if p not in silent), default=BEGINNING)
+        moved = {p: slowest for p in sorted(silent) if self.clocks[p] < slowest}
+        self.clocks.update(moved)
+        return moved
+
     def exhaust(self, partitions: frozenset[Partition]) -> None:
         """These partitions show nothing more, so they hold nothing back."""
         self._exhausted = partitions
 
-    def finish(self) -> int:
-        """The log is over: every clock goes to the largest `at` + 1 ms, which is returned."""
-        end = max(self.latest + 1, self._floor)
+    def finish(self, waiting: int | None = None) -> int:
+        """The log is over: every clock goes to the largest `at` + 1 ms, which is returned.
+
+        ``waiting``: the largest known_at of what waits. A log that was over before, and has since grown by late records
+        only, ends 1 ms after that.
+        """
+        end = max(self.latest + 1, self._floor, BEGINNING if waiting is None else waiting + 1)
         self.clocks = dict.fromkeys(self.clocks, end)
         self._floor = end
         return end

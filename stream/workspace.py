@@ -1,15 +1,20 @@
-"""Where a run keeps what it knows: the label store, and beside it the folder of checkpoints, for one writer at a time."""
+"""Where a run keeps what it knows: the label store, and the folder of checkpoints, for one writer at a time.
+
+A SQLite store has its checkpoints beside it. One on a server has them in a folder that is named, and that it shares with
+no other store.
+"""
 
 import errno
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from labelstore import lock
+from labelstore.address import EXPECTED, named, on_a_server, shown, sqlite_file
 from labelstore.store import LabelStore, StoreError, told_plainly
 from stream.checkpoint import Checkpoints
 from stream.settings import Settings
@@ -18,8 +23,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def opened(url: str | None, settings: Settings) -> Iterator[tuple[LabelStore, Checkpoints]]:
-    """The label store and its checkpoints, which lie beside a SQLite file: ``x.db`` and ``x.checkpoints/``.
+def opened(
+    url: str | None, settings: Settings, checkpoints: Path | None = None
+) -> Iterator[tuple[LabelStore, Checkpoints]]:
+    """The label store and its checkpoints; ``checkpoints``: their folder, see `checkpoint_folder`.
 
     Raises:
         StoreError: it cannot be opened, another run is writing to it, or there is no room to write. What was committed
@@ -27,7 +34,7 @@ def opened(url: str | None, settings: Settings) -> Iterator[tuple[LabelStore, Ch
     """
     with TemporaryDirectory(prefix="belated-") as temporary:
         url = url or f"sqlite:///{temporary}/store.db"
-        folder = checkpoint_folder(url)
+        folder = checkpoint_folder(url, checkpoints)
         with alone(url, folder), _room(folder), told_plainly(url):
             facts = LabelStore(url, {settings.target: settings.window}, settings.kept)
             try:
@@ -36,34 +43,72 @@ def opened(url: str | None, settings: Settings) -> Iterator[tuple[LabelStore, Ch
                 facts.close()
 
 
-def checkpoint_folder(url: str) -> Path:
-    """Where the checkpoints of a store lie."""
+def checkpoint_folder(url: str, given: Path | None = None) -> Path:
+    """Where the checkpoints of a store lie: in the folder that is given, or ``x.checkpoints/`` beside a file ``x.db``.
+
+    Raises:
+        StoreError: there is no such file, and no folder is given.
+    """
+    folder = known_folder(url, given)
+    if folder is None:
+        raise StoreError(
+            f"store {shown(url)}: where are its checkpoints? name their folder with --checkpoints, on a volume that lasts"
+        )
+    return folder
+
+
+def known_folder(url: str, given: Path | None = None) -> Path | None:
+    """The same, where a store on a server may do without; then None.
+
+    Raises:
+        StoreError: the URL is none of a store that can be kept.
+    """
     try:
-        database = make_url(url).database
+        file, server = sqlite_file(url), on_a_server(url)
     except ArgumentError:
-        database = None
-    if not url.startswith("sqlite:") or not database or database == ":memory:":
-        raise StoreError(f"store {url}: expected a SQLite file, such as sqlite:///belated.db")
-    path = Path(database)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_suffix(".checkpoints")
+        file, server = None, False
+    if file is None and not server:
+        raise StoreError(f"store {shown(url)}: {EXPECTED}")
+    return given or (file.with_suffix(".checkpoints") if file else None)
 
 
 @contextmanager
-def alone(url: str, folder: Path) -> Iterator[None]:
-    """Be the only one who writes to a store; the lock goes with the process, however it ends.
+def alone(url: str, folder: Path | None) -> Iterator[None]:
+    """Be the only one who writes to a store, whoever else names its folder or its database; the locks go with the process.
 
     Raises:
-        StoreError: another process has it.
+        StoreError: another process has it, or the folder is that of another store.
     """
+    if file := sqlite_file(url):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        lock.alone(url) if on_a_server(url) else nullcontext(),
+        _folder_lock(url, folder) if folder else nullcontext(),
+    ):
+        yield
+
+
+@contextmanager
+def _folder_lock(url: str, folder: Path) -> Iterator[None]:
+    """A lock on a file of the folder; the file says whose it is, where the folder's name does not."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    with (folder / "lock").open("a+") as file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise StoreError(
-                f"store {url}: another process is writing to it; wait until it is done, or give another --store"
+                f"store {shown(url)}: another process is writing to it; wait until it is done, or give another --store"
             ) from None
+        file.seek(0)
+        owner, ours = file.read().strip(), named(url)
+        if owner and ours and owner != ours:
+            raise StoreError(
+                f"{folder}: holds the checkpoints of {owner}, and --store is {ours}; give each store a folder of its own "
+                f"(if it is the same one under another name, remove {folder / 'lock'})"
+            )
+        if ours and not owner:
+            file.write(ours + "\n")
+            file.flush()
         yield
 
 

@@ -1,11 +1,18 @@
-"""What all tests share: one thread, as in production, and the folder of real data."""
+"""What all tests share: one thread, as in production, and the folder of real data; at the end, services."""
 
 import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+import postgres_server
+import stores
 
 torch.set_num_threads(1)
 settings.register_profile("belated", deadline=None, derandomize=True)
@@ -19,3 +26,82 @@ def data() -> Path:
     if not folder:
         pytest.skip("needs real logs: set BELATED_DATA to their folder (see CONTRIBUTING.md)")
     return Path(folder)
+
+
+# Kafka ----------------------------------------------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    """A port that nobody listens on, and whose successor nobody does either: a broker takes both."""
+    while True:
+        with socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", 0))
+            port = int(one.getsockname()[1])
+            try:
+                two.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+
+
+@pytest.fixture(scope="session")
+def kafka_script() -> Path:
+    """What starts a broker, named by BELATED_KAFKA_SCRIPT."""
+    script = os.environ.get("BELATED_KAFKA_SCRIPT")
+    if not script:
+        pytest.skip(
+            "needs a broker of its own: set BELATED_KAFKA_SCRIPT to a script that starts one (see CONTRIBUTING.md)"
+        )
+    return Path(script)
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[str]:
+    """host:port of a broker: BELATED_KAFKA, else one that is started for the session."""
+    if running := os.environ.get("BELATED_KAFKA"):
+        yield running
+        return
+    if not os.environ.get("BELATED_KAFKA_SCRIPT"):
+        pytest.skip("needs a broker: set BELATED_KAFKA=host:port, or BELATED_KAFKA_SCRIPT to a script that starts one")
+    script, port = request.getfixturevalue("kafka_script"), free_port()
+    where = ["--port", str(port), "--dir", str(tmp_path_factory.mktemp("kafka"))]
+    subprocess.run([script, "start", *where, "--heap", "256m"], check=True, capture_output=True)
+    yield f"127.0.0.1:{port}"
+    subprocess.run([script, "kill", *where], check=True, capture_output=True)
+
+
+# PostgreSQL: one server a session, a schema of its own for each store
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """URL of a database on a server, see `postgres_server`; skips where there is none."""
+    with postgres_server.serving() as url:
+        yield url
+
+
+@pytest.fixture
+def schema(postgres: str) -> Iterator[str]:
+    """URL of an empty store on PostgreSQL."""
+    with postgres_server.schema(postgres) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty store, on each database in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store.db"
+    url: str = request.getfixturevalue("schema")
+    return url
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def open_store(request: pytest.FixtureRequest) -> Iterator[stores.Open]:
+    """Opens empty stores for what is never committed, on each database in turn."""
+    with ExitStack() as stack:
+        urls = ["sqlite://"] * 2
+        if request.param == "postgresql":
+            server = request.getfixturevalue("postgres")
+            urls = [stack.enter_context(postgres_server.schema(server)) for _ in urls]
+        yield stack.enter_context(stores.opening(*urls))

@@ -65,7 +65,8 @@ def journeys(draw: st.DrawFn) -> list[tuple[dict[str, Any], int]]:
     journey = [(shown, hour)]
     for n, after in enumerate(draw(st.lists(st.sampled_from([0, 1, 3, 5, 6, 20, 47, 48, 49]), min_size=1, max_size=4))):
         event = {name: value for name, value in draw(referring()).items() if name not in REFERENCE}
-        event |= names if names and draw(st.booleans()) else {"impression_id": f"i{number}"}
+        named = draw(st.booleans()) or not names
+        event |= {"impression_id": f"i{number}"} if named else names
         journey.append((event | {"event_id": f"{number}.{n}"}, hour + after))
         if event["type"] == "conversion" and draw(st.booleans()):
             adjustment = draw(adjustments()) | {"conversion_id": f"{number}.{n}", "event_id": f"{number}.{n}"}

@@ -53,6 +53,13 @@ def test_only_the_checkpoint_commits() -> None:
     assert callers == ["checkpoint.py"]
 
 
+def test_only_a_retry_amends() -> None:
+    """The one transaction beside the commits marks dead letters that were retried: see docs/decisions/0005."""
+    texts = {file.name: file.read_text() for file in sorted((ROOT / "stream").rglob("*.py"))}
+    assert [name for name, text in texts.items() if "amended(" in text] == ["retry.py"]
+    assert not [name for name, text in texts.items() if "engine.begin(" in text or "connection.begin(" in text]
+
+
 def test_no_dangerous_ways() -> None:
     """No pickle, no eval or exec, no shell, no torch.load anywhere in the rooms."""
     for room in ("stream", "learner", "labelstore"):

@@ -4,12 +4,12 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from sqlalchemy import func, select
 
-from labelstore import ledger, store
+from labelstore import engines, ledger
 from labelstore.store import StoreError, existing
 from labelstore.tables import checkpoints
 from strategies import DAY, HOUR, T0, lines
@@ -18,7 +18,7 @@ from stream.checkpoint import KEEP, CheckpointError, Checkpoints
 from stream.loop import Loop
 from stream.settings import Settings
 from stream.sources import ListSource, Partition, Record
-from stream.workspace import alone, checkpoint_folder
+from stream.workspace import alone
 
 SETTINGS = Settings(methods=("pq_signals", "esdfm"), window=2 * DAY, wait=5 * HOUR)
 EVENTS = [
@@ -46,66 +46,83 @@ EVENTS += [
 EVENTS.sort(key=lambda event: int(str(event["at"])))
 
 
+class Kept(NamedTuple):
+    """A store and the folder of its checkpoints."""
+
+    url: str
+    folder: Path
+
+
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/store.db"
+def kept(store_url: str, tmp_path: Path) -> Kept:
+    return Kept(store_url, tmp_path / "store.checkpoints")
 
 
-def run(url: str | None, settings: Settings = SETTINGS, upto: int = len(EVENTS)) -> dict[str, Any]:
-    source = ListSource({("events", 0): lines(EVENTS[:upto])})
-    return backtest("log", source, settings, store=url, poll=50, every=100).summary["methods"]  # type: ignore[no-any-return]
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Kept:
+    return Kept(f"sqlite:///{tmp_path}/store.db", tmp_path / "store.checkpoints")
 
 
-def newest_file(url: str) -> Path:
-    with existing(url) as connection:
+def replay(log: ListSource, kept: Kept | None, settings: Settings, poll: int, every: int) -> dict[str, Any]:
+    url, folder = kept or (None, None)
+    result = backtest("log", log, settings, store=url, poll=poll, every=every, checkpoints=folder)
+    return result.summary["methods"]  # type: ignore[no-any-return]
+
+
+def run(kept: Kept | None, settings: Settings = SETTINGS, upto: int = len(EVENTS)) -> dict[str, Any]:
+    return replay(ListSource({("events", 0): lines(EVENTS[:upto])}), kept, settings, 50, 100)
+
+
+def newest_file(kept: Kept) -> Path:
+    with existing(kept.url) as connection:
         row = ledger.newest(connection)
     assert row is not None
-    return checkpoint_folder(url) / row.file
+    return kept.folder / row.file
 
 
-def test_a_torn_file_is_refused(url: str) -> None:
+def test_a_torn_file_is_refused(kept: Kept) -> None:
     """A checkpoint file that lost its end is refused, with its path and the remedy."""
-    run(url)
-    file = newest_file(url)
+    run(kept)
+    file = newest_file(kept)
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"sha256 differs.*restore it from a backup, or rebuild") as error:
-        run(url)
+        run(kept)
     assert str(file) in str(error.value)
 
 
-def test_a_foreign_file_is_refused(url: str) -> None:
+def test_a_foreign_file_is_refused(kept: Kept) -> None:
     """The file of an earlier checkpoint under the newest one's name is refused: the label rows stand further on."""
-    run(url)
-    file = newest_file(url)
+    run(kept)
+    file = newest_file(kept)
     older = sorted(file.parent.glob("*.safetensors"), key=lambda f: int(f.stem))[0]
     file.write_bytes(older.read_bytes())
     with pytest.raises(CheckpointError, match="sha256 differs"):
-        run(url)
+        run(kept)
 
 
-def test_a_missing_file_is_refused(url: str) -> None:
+def test_a_missing_file_is_refused(kept: Kept) -> None:
     """A checkpoint without its file is refused, not skipped."""
-    run(url)
-    newest_file(url).unlink()
+    run(kept)
+    newest_file(kept).unlink()
     with pytest.raises(CheckpointError, match="is gone; restore it"):
-        run(url)
+        run(kept)
 
 
 @pytest.mark.parametrize(
     "change", [{"seed": 1}, {"wait": HOUR}, {"methods": ("pq",)}, {"lateness": 1}, {"strict": True}]
 )
-def test_other_settings_are_refused(url: str, change: dict[str, Any]) -> None:
+def test_other_settings_are_refused(kept: Kept, change: dict[str, Any]) -> None:
     """A store is continued only under the settings it was written with; the message names the one that differs."""
-    run(url)
+    run(kept)
     with pytest.raises(CheckpointError, match=rf"with {next(iter(change))} = .* another --store"):
-        run(url, SETTINGS.model_copy(update=change))
+        run(kept, SETTINGS.model_copy(update=change))
 
 
-def test_the_last_files_are_kept(url: str) -> None:
+def test_the_last_files_are_kept(kept: Kept) -> None:
     """After many commits the folder holds the newest files, one for each row that is left."""
-    run(url)
-    folder = checkpoint_folder(url)
-    with existing(url) as connection:
+    run(kept)
+    folder = kept.folder
+    with existing(kept.url) as connection:
         files = set(connection.execute(select(checkpoints.c.file)).scalars())
         assert connection.execute(select(func.max(checkpoints.c.n))).scalar_one() > 2 * KEEP
     assert {file.name for file in folder.glob("*.safetensors")} == files
@@ -116,9 +133,15 @@ class Stopped(Exception):
     """The process ends here."""
 
 
-@pytest.mark.parametrize("step", ["before the file", "before the row", "before the commit", "after the commit"])
-@pytest.mark.parametrize("commit", [1, 4])
-def test_stopped_at_any_step_of_a_commit(url: str, monkeypatch: pytest.MonkeyPatch, step: str, commit: int) -> None:
+STEPS = ("before the file", "before the row", "before the commit", "after the commit")
+
+
+@pytest.mark.parametrize(
+    ("store_url", "step", "commit"),
+    [("sqlite", step, commit) for step in STEPS for commit in (1, 4)] + [("postgresql", step, 4) for step in STEPS],
+    indirect=["store_url"],
+)
+def test_stopped_at_any_step_of_a_commit(kept: Kept, monkeypatch: pytest.MonkeyPatch, step: str, commit: int) -> None:
     """Stopped before or after any step of any commit, a run that goes on ends with the same weights and figures."""
     expected = run(None)
     count = 0
@@ -145,11 +168,11 @@ def test_stopped_at_any_step_of_a_commit(url: str, monkeypatch: pytest.MonkeyPat
         else:
             patch.setattr(ListSource, "commit", stop)
         with pytest.raises(Stopped):
-            run(url)
-    assert run(url) == expected
+            run(kept)
+    assert run(kept) == expected
 
 
-def test_a_run_that_stops_between_commits_goes_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_stops_between_commits_goes_on(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever happened after the last commit is done again, once."""
     expected = run(None)
     advance = Loop._advance
@@ -165,11 +188,11 @@ def test_a_run_that_stops_between_commits_goes_on(url: str, monkeypatch: pytest.
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "_advance", stop)
         with pytest.raises(Stopped):
-            run(url)
-    assert run(url) == expected
+            run(kept)
+    assert run(kept) == expected
 
 
-def test_numbers_of_records_go_on(url: str) -> None:
+def test_numbers_of_records_go_on(sqlite: Kept) -> None:
     """A commit that ends in items goes on numbering where it was: looks of one ms keep their turns."""
     items = [{"type": "item", "item_id": f"p{n}", "at": T0 + n, "features": {}} for n in range(150)]
     at = T0 + HOUR
@@ -190,10 +213,10 @@ def test_numbers_of_records_go_on(url: str) -> None:
             return super().poll(limit, paused)
 
     log = {("events", 0): lines([*items, *shown, *bought, *last])}
-    expected = backtest("log", ListSource(log), SETTINGS, poll=10, every=20).summary["methods"]
+    expected = replay(ListSource(log), None, SETTINGS, 10, 20)
     with pytest.raises(Stopped):
-        backtest("log", Cut(log), SETTINGS, store=url, poll=10, every=20)
-    assert backtest("log", ListSource(log), SETTINGS, store=url, poll=10, every=20).summary["methods"] == expected
+        replay(Cut(log), sqlite, SETTINGS, 10, 20)
+    assert replay(ListSource(log), sqlite, SETTINGS, 10, 20) == expected
 
 
 def test_killed_at_random_moments_and_at_every_step() -> None:
@@ -207,44 +230,44 @@ def test_killed_at_random_moments_and_at_every_step() -> None:
     assert int(kills.split()[0]) >= 35
 
 
-def test_no_room_for_the_file(url: str) -> None:
+def test_no_room_for_the_file(kept: Kept) -> None:
     """A disk that is full at step 1 ends the run with the remedy; with room again it goes on to the same end."""
     expected = run(None)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, hard))
     try:
         with pytest.raises(StoreError, match=r"checkpoints: no room to write .*goes on from the last checkpoint"):
-            run(url)
+            run(kept)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert run(url) == expected
+    assert run(kept) == expected
 
 
 @pytest.mark.parametrize("pages", [54, 66])
-def test_no_room_for_the_rows(url: str, monkeypatch: pytest.MonkeyPatch, pages: int) -> None:
+def test_no_room_for_the_rows(sqlite: Kept, monkeypatch: pytest.MonkeyPatch, pages: int) -> None:
     """A disk that is full in step 2, or between commits, likewise."""
     expected = run(None)
 
-    def small(connection: Any, record: object, plain: Any = store._sqlite_settings) -> None:
+    def small(connection: Any, record: object, plain: Any = engines._sqlite_settings) -> None:
         plain(connection, record)
         connection.execute(f"PRAGMA max_page_count={pages}")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_sqlite_settings", small)
+        patch.setattr(engines, "_sqlite_settings", small)
         with pytest.raises(StoreError, match=r"disk is full; what was committed is kept.*run the same command again"):
-            run(url)
-    assert run(url) == expected
+            run(sqlite)
+    assert run(sqlite) == expected
 
 
-def test_one_writer_at_a_time(url: str) -> None:
+def test_one_writer_at_a_time(kept: Kept) -> None:
     """A second run on the same store is refused at once and changes nothing."""
-    with alone(url, checkpoint_folder(url)), pytest.raises(StoreError, match="another process is writing to it"):
-        run(url)
-    run(url)
+    with alone(*kept), pytest.raises(StoreError, match="another process is writing to it"):
+        run(kept)
+    run(kept)
 
 
 def test_a_file_that_is_no_store(tmp_path: Path) -> None:
     """A file that is no database is refused by name."""
     (tmp_path / "x.db").write_bytes(b"not a database" * 1000)
     with pytest.raises(StoreError, match=r"x\.db.*not a database"):
-        run(f"sqlite:///{tmp_path}/x.db")
+        run(Kept(f"sqlite:///{tmp_path}/x.db", tmp_path))

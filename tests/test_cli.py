@@ -32,7 +32,17 @@ EVENTS: list[dict[str, Any]] = sorted(
 )
 SHORT = ["--window", "1d", "--wait", "2h"]
 FIGURES = {"rows", "positives", "auc", "pr_auc", "log_loss", "ne", "pcoc", "ece"}
-PARTS = ["impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates"]
+PARTS = [
+    "impressions",
+    "signals",
+    "conversions",
+    "adjustments",
+    "items",
+    "dead_letters",
+    "ignored",
+    "duplicates",
+    "forgotten",
+]
 
 
 def belated(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -60,7 +70,16 @@ def compared(log: Path) -> dict[str, Any]:
 
 def test_the_json_has_its_shape(compared: dict[str, Any], log: Path) -> None:
     """All parts are there for every method, and what was read is accounted for."""
-    assert set(compared) == {"log", "events", "unknown_fields", "methods", "intervals", "seconds", "events_per_second"}
+    assert set(compared) == {
+        "log",
+        "events",
+        "unknown_fields",
+        "ignored",
+        "methods",
+        "intervals",
+        "seconds",
+        "events_per_second",
+    }
     assert set(compared["events"]) == {"read", "late", "past_window", *PARTS}
     assert compared["events"]["read"] == len(EVENTS) + 3 == sum(compared["events"][name] for name in PARTS)
     assert (compared["events"]["dead_letters"], compared["events"]["duplicates"]) == (2, 1)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from labelstore.events import ADAPTER, Event, Impression, Item, identity
 from strategies import T0, adjustments, impressions, referring
 from stream.codec import LIMIT, Codec, DeadLetter
+from stream.foreign import Ignored
 from stream.sources import Record
 
 SHOWN = {"type": "impression", "impression_id": "i", "at": T0}
@@ -17,7 +18,9 @@ BOUGHT = {"type": "conversion", "event_id": "c", "kind": "purchase", "at": T0, "
 BACK = {"type": "adjustment", "event_id": "a", "at": T0, "conversion_id": "c"}
 
 
-def decode(value: bytes | dict[str, Any], timestamp: int | None = None, strict: bool = False) -> Event | DeadLetter:
+def decode(
+    value: bytes | dict[str, Any], timestamp: int | None = None, strict: bool = False
+) -> Event | Ignored | DeadLetter:
     line = value if isinstance(value, bytes) else json.dumps(value).encode()
     return Codec(strict).decode(Record("events", 3, 7, timestamp, None, line))
 
@@ -26,7 +29,7 @@ def decode(value: bytes | dict[str, Any], timestamp: int | None = None, strict: 
     ("line", "says"),
     [
         (b"{", ["not JSON"]),
-        (b"", ["not JSON"]),
+        (b"", ["no value (a tombstone)"]),
         (b"\xff\xfe\x00", ["not JSON"]),
         (b"[1]", ["one JSON object"]),
         (b"{}", ["type:", "impression, signal, conversion, adjustment or item", "got nothing"]),

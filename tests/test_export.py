@@ -17,6 +17,8 @@ import naive_join
 from labelstore.events import Adjustment, Conversion, Event, Impression, Signal
 from labelstore.export import PAGE, Joined, Row
 from labelstore.store import LabelStore
+from oracle import Oracle
+from stores import WINDOW, Open
 from strategies import DAY, HOUR, T0, lines, logs
 from stream.export import COLUMNS, writing
 from stream.files import FileSource
@@ -26,7 +28,7 @@ from stream.sources import ListSource, Partition, Source
 from stream.watermark import Watermark
 from stream.workspace import opened
 from test_loop import EVENTS, split
-from test_store import WINDOW, Oracle, impression, in_order, open_store, purchase
+from test_store import facts_of, impression, purchase
 
 FOREVER = 400 * DAY
 PLAIN = Settings(methods=("vanilla",), window=2 * DAY, wait=5 * HOUR, keep=FOREVER)
@@ -35,10 +37,8 @@ Log = dict[tuple[str, int], list[bytes]]
 
 
 @pytest.fixture
-def store() -> Iterator[LabelStore]:
-    opened_ = open_store()
-    yield opened_
-    opened_.close()
+def store(open_store: Open) -> LabelStore:
+    return open_store()
 
 
 def rows(store: LabelStore, as_of: int = LATE, learners: int = 0) -> list[Row]:
@@ -143,7 +143,7 @@ def test_settled_is_when_the_close_lies_before_t(store: LabelStore) -> None:
     assert one(store, T0 + WINDOW + 1).settled
 
 
-def test_values_are_summed(store: LabelStore) -> None:
+def test_values_are_summed(store: LabelStore, open_store: Open) -> None:
     """The value is the sum over the conversions that make the label; none where none of them has one."""
     store.pass_on([SHOWN, bought("c", T0 + 1, 2.5), bought("d", T0 + 2, 4.0), bought("e", T0 + 3)])
     assert [one(store, T0 + n).value for n in (1, 2, 3, 4)] == [None, 2.5, 6.5, 6.5]
@@ -171,12 +171,11 @@ def test_a_restatement_makes_no_conversion(store: LabelStore) -> None:
     assert one(store).value == 3.0
 
 
-def test_other_kinds_of_conversion_do_not_count() -> None:
+def test_other_kinds_of_conversion_do_not_count(open_store: Open) -> None:
     """Only the target kind makes labels, also where the store has credited another."""
-    both = LabelStore("sqlite://", {"purchase": WINDOW, "basket": WINDOW}, FOREVER)
+    both = open_store({"purchase": WINDOW, "basket": WINDOW})
     both.pass_on([SHOWN, (T0 + 1, Conversion(event_id="b", kind="basket", at=T0 + 1, impression_id="i", value=9.0))])
     assert one(both)[4:8] == (0, None, True, None)
-    both.close()
 
 
 def test_signals_are_counted_by_kind(store: LabelStore) -> None:
@@ -225,7 +224,7 @@ def valued(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def naive(facts: list[tuple[int, Event]], as_of: int) -> list[Row]:
     """The table by loops over lists, from facts that were all known before T."""
-    oracle = Oracle(facts)
+    oracle = Oracle(facts, (), WINDOW)
     found = []
     for place, known_at, event in oracle.shown:
         assert isinstance(event, Impression)
@@ -254,8 +253,7 @@ def naive(facts: list[tuple[int, Event]], as_of: int) -> list[Row]:
 
 
 def _of(oracle: Oracle, event: int, shown: int) -> bool:
-    credit = oracle.impression_of(event)
-    return credit is not None and credit[0] == shown
+    return oracle.credited.get(event) == shown
 
 
 def _standing(oracle: Oracle, shown: int, until: int) -> Iterator[tuple[int, float | None]]:
@@ -263,23 +261,21 @@ def _standing(oracle: Oracle, shown: int, until: int) -> Iterator[tuple[int, flo
     changes = [(k, e) for k, e in oracle.facts if isinstance(e, Adjustment)]
     for place, (known_at, event) in enumerate(oracle.facts):
         if isinstance(event, Conversion) and event.kind == "purchase" and _of(oracle, place, shown):
-            credit = oracle.impression_of(place)
-            assert credit
+            credited_at = max(known_at, oracle.facts[shown][0])
             mine = [(k, e) for k, e in changes if e.conversion_id == event.event_id]
             back = min((max(k, known_at) for k, e in mine if e.action == "retract"), default=until + 1)
-            if credit[1] <= until < back:
-                yield credit[1], ([event.value] + [e.value for _, e in mine if e.action == "restate"])[-1]
+            if credited_at <= until < back:
+                yield credited_at, ([event.value] + [e.value for _, e in mine if e.action == "restate"])[-1]
 
 
 @settings(max_examples=80)
 @given(logs, st.integers(0, 12 * 24).map(lambda hours: T0 + hours * HOUR + hours % 2))
-def test_the_table_equals_a_naive_one(events: list[dict[str, Any]], as_of: int) -> None:
+def test_the_table_equals_a_naive_one(open_store: Open, events: list[dict[str, Any]], as_of: int) -> None:
     """As of any moment, the table of the whole store is what loops over the records known before it find."""
-    facts = in_order(valued(events))
+    facts = facts_of(valued(events))
     store = open_store()
     store.pass_on(facts)
     assert rows(store, as_of) == naive([fact for fact in facts if fact[0] < as_of], as_of)
-    store.close()
 
 
 def known_at(log: Log, lateness: int) -> dict[tuple[str, int], list[int]]:

@@ -12,6 +12,7 @@ import pytest
 from labelstore.export import Joined, Row
 from labelstore.retention import whole_from
 from labelstore.store import LabelStore, existing
+from stores import FOREVER, WINDOW
 from strategies import DAY, HOUR, T0
 from stream import export
 from stream.cli import main
@@ -22,7 +23,7 @@ from stream.sources import ListSource
 from stream.workspace import opened
 from test_export import LATE, PLAIN, SHOWN, bought, cart, one, read_csv, rows
 from test_loop import EVENTS, shop, split
-from test_store import FOREVER, WINDOW, impression
+from test_store import impression
 
 # the formats -----------------------------------------------------------------------------------------------------
 

@@ -144,13 +144,13 @@ def test_a_partition_that_begins_later_hides_nothing() -> None:
 @pytest.mark.parametrize("ahead", [1, 40])
 def test_a_pause_loses_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, whole: Result, ahead: int) -> None:
     """Where much waits, only the slowest partitions are read; one that ends then does not end the log."""
-    monkeypatch.setattr("stream.loop.AHEAD", ahead)
+    monkeypatch.setattr("stream.reading.AHEAD", ahead)
     (tmp_path / "events").mkdir()
     for (_, partition), records in split(EVENTS, 8).items():
         some = records if partition % 2 else records[:60]
         (tmp_path / "events" / f"{partition}.jsonl").write_bytes(b"".join(line + b"\n" for line in some))
     paused = run(FileSource(tmp_path), poll=30)
-    monkeypatch.setattr("stream.loop.AHEAD", 10**9)
+    monkeypatch.setattr("stream.reading.AHEAD", 10**9)
     assert told(paused) == told(run(FileSource(tmp_path)))
     assert told(run(ListSource(split(EVENTS, 8)), poll=30)) == told(whole)
 
@@ -204,8 +204,19 @@ def test_a_log_may_grow(tmp_path: Path) -> None:
     assert events["read"] == len(EVENTS)
 
 
+def test_late_records_after_the_end_pass_too(tmp_path: Path) -> None:
+    """A finished log that grows by late records only: they pass with the next run, each once."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    run(one(EVENTS), store=url)
+    late = [{"type": "impression", "impression_id": f"late{n}", "at": T0 + n, "features": {}} for n in range(3)]
+    for n in range(1, 4):
+        events = run(one([*EVENTS, *late[:n]]), store=url).summary["events"]
+        assert events["read"] == len(EVENTS) + n == accounted(events)
+        assert events["impressions"] == 1500 + n
+
+
 def accounted(events: dict[str, int]) -> int:
-    names = ("impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates")
+    names = ("impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates", "forgotten")
     return sum(events[name] for name in names)
 
 

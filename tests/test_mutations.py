@@ -9,6 +9,7 @@ from mutations import account, mutated
 from strategies import T0
 from stream.codec import Codec, DeadLetter
 from stream.files import FileSource
+from stream.foreign import Ignored
 
 EVENTS: list[Event] = [
     {"type": "impression", "impression_id": "i", "at": T0, "features": {"x": 1.5, "who": "é"}, "user_id": "u"},
@@ -29,6 +30,7 @@ def test_each_mutation_has_its_fate(kind: str, tmp_path: Path) -> None:
         found = [Codec().decode(record) for record in FileSource(file).poll(10)]
         assert len(found) == sum(bool(part.strip(b"\r")) for part in line.split(b"\n"))
         for one in found:
+            assert not isinstance(one, Ignored)
             assert one.reason if isinstance(one, DeadLetter) else one.at
             if KINDS[kind].fate is not None:
                 assert isinstance(one, DeadLetter) is not KINDS[kind].fate, (line[:300], one)

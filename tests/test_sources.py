@@ -75,6 +75,8 @@ def test_compressed_logs(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(data))
     assert values(tmp_path / "a.jsonl.gz") == values(tmp_path / "a.jsonl.zst") == LINES
     assert FileSource(tmp_path / "a.jsonl.gz").partitions() == [Partition("a", 0)]
+    (tmp_path / "b.jsonl.zst").write_bytes(zstandard.compress(data) + zstandard.compress(b"{}"))
+    assert values(tmp_path / "b.jsonl.zst") == [*LINES, b"{}"]
 
 
 @pytest.mark.parametrize("ending", ["gz", "zst"])

@@ -14,11 +14,11 @@ from labelstore.events import Adjustment, Conversion, Event, Impression, Item, S
 from labelstore.observations import Look, Schedule
 from labelstore.store import LabelStore, StoreError, existing
 from labelstore.tables import conversions, impressions, items, looks, predictions, signals
-from oracle import FOREVER, Oracle, Row, in_order, plain, read
+from oracle import Oracle, Row, in_order, plain, read
+from stores import FOREVER, WINDOW, Open
 from strategies import DAY, HOUR, T0, lines, logs, timelines
 from stream.sources import Record
 
-WINDOW = 2 * DAY
 WAIT = 5 * HOUR
 SCHEDULES = (Schedule(WAIT, True, True), Schedule(0, True), Schedule(WINDOW), Schedule(WAIT))
 
@@ -45,29 +45,22 @@ def passed(store: LabelStore, facts: list[tuple[int, Event]], cuts: Sequence[int
     return found
 
 
-def open_store() -> LabelStore:
-    return LabelStore("sqlite://", {"purchase": WINDOW}, FOREVER)
-
-
 @settings(max_examples=250)
 @given(st.one_of(logs, timelines), spans)
-def test_looks_equal_the_oracle(events: list[dict[str, Any]], cuts: list[int]) -> None:
+def test_looks_equal_the_oracle(open_store: Open, events: list[dict[str, Any]], cuts: list[int]) -> None:
     """Looks and what was known at them equal a naive recomputation, in whatever spans event time advanced."""
     facts = facts_of(events)
     store = open_store()
     assert passed(store, facts, cuts) == Oracle(facts, SCHEDULES, WINDOW).looks
-    store.close()
 
 
 @settings(max_examples=100)
 @given(st.one_of(logs, timelines), spans)
-def test_looks_do_not_depend_on_the_spans(events: list[dict[str, Any]], cuts: list[int]) -> None:
+def test_looks_do_not_depend_on_the_spans(open_store: Open, events: list[dict[str, Any]], cuts: list[int]) -> None:
     """The same looks come in the same order, however event time was cut."""
     facts = facts_of(events)
     whole, cut = open_store(), open_store()
     assert passed(whole, facts, []) == passed(cut, facts, cuts)
-    for store in (whole, cut):
-        store.close()
 
 
 def impression(name: str, at: int, **more: Any) -> Impression:
@@ -86,7 +79,7 @@ def credited(store: LabelStore) -> dict[str, str | None]:
     return {name: shown for name, shown in store.connection.execute(query)}
 
 
-def test_last_touch_wins() -> None:
+def test_last_touch_wins(open_store: Open) -> None:
     """A conversion by user and item belongs to the latest impression of both that is not after it."""
     store = open_store()
     touch = {"user_id": "u", "item_id": "a"}
@@ -97,7 +90,7 @@ def test_last_touch_wins() -> None:
     assert credited(store) == {"c": "i1"}
 
 
-def test_attribution_never_moves() -> None:
+def test_attribution_never_moves(open_store: Open) -> None:
     """A later impression that would have been the last touch does not take a conversion that is decided."""
     store = open_store()
     touch = {"user_id": "u", "item_id": "a"}
@@ -106,7 +99,7 @@ def test_attribution_never_moves() -> None:
     assert credited(store) == {"c": "i0"}
 
 
-def test_a_purchase_may_pass_before_its_impression() -> None:
+def test_a_purchase_may_pass_before_its_impression(open_store: Open) -> None:
     """A conversion that finds nothing is credited when its impression passes."""
     store = open_store()
     store.pass_on(
@@ -116,7 +109,7 @@ def test_a_purchase_may_pass_before_its_impression() -> None:
     assert credited(store) == {"c": "i", "d": "i"}
 
 
-def test_past_the_window_is_counted_and_not_credited() -> None:
+def test_past_the_window_is_counted_and_not_credited(open_store: Open) -> None:
     """Events more than a window after their impression, or known after its close, are counted as past_window."""
     store = open_store()
     _, first = store.pass_on([(T0, impression("i", T0, user_id="u", item_id="a"))])
@@ -135,7 +128,7 @@ def test_past_the_window_is_counted_and_not_credited() -> None:
     assert credited(store) == {"named": None, "touch": None, "in time, known late": "i", "of nobody": None}
 
 
-def test_only_the_target_is_credited() -> None:
+def test_only_the_target_is_credited(open_store: Open) -> None:
     """Conversions of kinds that are no target are kept and credited to nothing."""
     store = open_store()
     basket = Conversion(event_id="b", kind="basket", at=T0 + 1, impression_id="i")
@@ -143,9 +136,9 @@ def test_only_the_target_is_credited() -> None:
     assert credited(store) == {"b": None}
 
 
-def test_each_target_has_its_window() -> None:
+def test_each_target_has_its_window(open_store: Open) -> None:
     """Two targets are credited inside windows of their own."""
-    store = LabelStore("sqlite://", {"purchase": DAY, "redemption": 3 * DAY}, FOREVER)
+    store = open_store({"purchase": DAY, "redemption": 3 * DAY})
     at = T0 + 2 * DAY
     facts: list[tuple[int, Event]] = [(T0, impression("i", T0)), (at, purchase("p", at, impression_id="i"))]
     facts.append((at, Conversion(event_id="r", kind="redemption", at=at, impression_id="i")))
@@ -153,7 +146,7 @@ def test_each_target_has_its_window() -> None:
     assert credited(store) == {"p": None, "r": "i"}
 
 
-def test_duplicates_are_counted_and_the_first_stays() -> None:
+def test_duplicates_are_counted_and_the_first_stays(open_store: Open) -> None:
     """Of equal ids the first that passes counts, within one call and across calls."""
     store = open_store()
     _, counts = store.pass_on([(T0, impression("i", T0, user_id="first")), (T0, impression("i", T0, user_id="again"))])
@@ -162,7 +155,7 @@ def test_duplicates_are_counted_and_the_first_stays() -> None:
     assert store.connection.execute(select(impressions.c.user_id)).scalars().all() == ["first"]
 
 
-def test_a_retraction_may_pass_before_its_conversion() -> None:
+def test_a_retraction_may_pass_before_its_conversion(open_store: Open) -> None:
     """A conversion taken back before it passed is never known as a conversion."""
     store = open_store()
     back = Adjustment(event_id="a", at=T0 + 1, conversion_id="c", action="retract")
@@ -173,7 +166,7 @@ def test_a_retraction_may_pass_before_its_conversion() -> None:
     assert store.connection.execute(select(conversions.c.retracted_at)).scalar() == T0 + 2
 
 
-def test_only_the_newest_metadata_is_kept() -> None:
+def test_only_the_newest_metadata_is_kept(open_store: Open) -> None:
     """Of a product's metadata the newest by event time stays, in whatever order it passes."""
     store = open_store()
     for at, colour in ((T0, "red"), (T0 + 5, "blue"), (T0 + 2, "green")):
@@ -183,9 +176,9 @@ def test_only_the_newest_metadata_is_kept() -> None:
     assert counts["duplicates"] == 1
 
 
-def test_retention_deletes_by_event_time() -> None:
+def test_retention_deletes_by_event_time(open_store: Open) -> None:
     """At midnight everything known for longer than `keep` is deleted, from every table, and nothing else."""
-    store = LabelStore("sqlite://", {"purchase": WINDOW}, 3 * DAY)
+    store = open_store(keep=3 * DAY)
     for day in range(6):
         at = T0 + day * DAY
         shown, _ = store.pass_on(
@@ -205,15 +198,14 @@ def test_retention_deletes_by_event_time() -> None:
     assert store.connection.execute(select(func.min(impressions.c.id))).scalar() == "i2"
 
 
-def test_what_is_not_committed_is_gone(tmp_path: Any) -> None:
+def test_what_is_not_committed_is_gone(store_url: str) -> None:
     """A store that is left without a commit comes back as it was at the last one."""
-    url = f"sqlite:///{tmp_path}/store.db"
-    store = LabelStore(url, {"purchase": WINDOW}, FOREVER)
+    store = LabelStore(store_url, {"purchase": WINDOW}, FOREVER)
     store.pass_on([(T0, impression("kept", T0))])
     store.commit()
     store.pass_on([(T0 + 1, impression("lost", T0 + 1))])
     store.close()
-    with existing(url) as connection:
+    with existing(store_url) as connection:
         assert connection.execute(select(impressions.c.id)).scalars().all() == ["kept"]
 
 
@@ -239,7 +231,7 @@ def test_reading_a_store_that_is_not_there(tmp_path: Any) -> None:
     assert not (tmp_path / "none.db").exists()
 
 
-def one_by_one_and_at_once(facts: list[tuple[int, Event]]) -> list[Any]:
+def one_by_one_and_at_once(open_store: Open, facts: list[tuple[int, Event]]) -> list[Any]:
     """What a store says that took each record in a call of its own, and one that took all at once."""
     found = []
     for calls in ([[fact] for fact in facts], [facts]):
@@ -247,20 +239,19 @@ def one_by_one_and_at_once(facts: list[tuple[int, Event]]) -> list[Any]:
         counts = sum((store.pass_on(call)[1] for call in calls), Counter())
         rows = store.connection.execute(select(conversions).order_by(conversions.c.seq)).all()
         found.append((+counts, store.seq, [tuple(row) for row in rows]))
-        store.close()
     return found
 
 
-def test_metadata_that_repeats_what_was_replaced() -> None:
+def test_metadata_that_repeats_what_was_replaced(open_store: Open) -> None:
     """Only what repeats the newest metadata is a duplicate, whether the records pass at once or one by one."""
     facts: list[tuple[int, Event]] = [
         (T0 + n, Item(item_id="a", at=at)) for n, at in enumerate((T0, T0 + 5, T0, T0 + 5))
     ]
-    one, other = one_by_one_and_at_once(facts)
+    one, other = one_by_one_and_at_once(open_store, facts)
     assert one == other == (Counter(items=3, duplicates=1), 3, [])
 
 
-def test_past_the_window_is_judged_when_it_passes() -> None:
+def test_past_the_window_is_judged_when_it_passes(open_store: Open) -> None:
     """A late impression takes a conversion that came past the window of an earlier one; that one is counted all the same."""
     touch, at = {"user_id": "u", "item_id": "a"}, T0 + WINDOW + HOUR
     facts: list[tuple[int, Event]] = [
@@ -268,7 +259,7 @@ def test_past_the_window_is_judged_when_it_passes() -> None:
         (at, purchase("c", at, **touch)),
         (at + HOUR, impression("late", at - HOUR, **touch)),
     ]
-    one, other = one_by_one_and_at_once(facts)
+    one, other = one_by_one_and_at_once(open_store, facts)
     assert one == other
     assert one[0]["past_window"] == 1
 
@@ -284,15 +275,14 @@ def test_a_second_retraction_changes_nothing() -> None:
     assert store.connection.execute(select(conversions.c.retracted_at)).scalar() == T0 + 2 * DAY
 
 
-def test_a_whole_catalogue_at_once() -> None:
+def test_a_whole_catalogue_at_once(open_store: Open) -> None:
     """Metadata of more products than a statement has parameters passes in one call."""
     store = open_store()
     catalogue: list[tuple[int, Event]] = [(T0, Item(item_id=f"p{n}", at=T0)) for n in range(300_000)]
     assert store.pass_on(catalogue)[1]["items"] == len(catalogue)
-    store.close()
 
 
-def test_an_outcome_does_not_know_what_comes_after_it() -> None:
+def test_an_outcome_does_not_know_what_comes_after_it(open_store: Open) -> None:
     """A conversion told before the first look is told as it was then, although it was taken back by the first look."""
     facts: list[tuple[int, Event]] = [
         (T0, impression("i", T0)),

@@ -211,6 +211,7 @@ def test_one_step_is_newton_for_the_linear_part_and_adagrad_for_the_network() ->
     )  # inputs as large as all of the past, correlated as here
     length = (moves[used] @ pull[used]) / (h.double() @ (seen @ moves[used]).square())
     assert 0.1 < length < 1
+    assert torch.allclose((model.memory["length"][0] / model.memory["length"][1]).double(), length, rtol=1e-4)
     linear_moves = dict(
         zip(("weight", "slope", "base"), torch.split(length * moves, [SMALL.buckets, SMALL.numbers, 1]), strict=True)
     )

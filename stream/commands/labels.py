@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from labelstore.address import shown
 from labelstore.events import EARLIEST
 from labelstore.export import Joined
 from labelstore.life import Life
@@ -34,7 +35,9 @@ def show(
         found = life(connection, impression_id)
         if found is None or checkpoint is None:
             some = ", ".join(some_ids(connection)) or "none"
-            fail(f"impression {impression_id!r}: the store {store} has no such impression; it has, for example: {some}")
+            fail(
+                f"impression {impression_id!r}: the store {shown(store)} has no such impression; it has, for example: {some}"
+            )
         settings = Settings(**checkpoint.settings)
         _tell(found, settings.learners, settings.target, settings.window, checkpoint.progress["passed"])
 
@@ -67,7 +70,7 @@ def export(
     with told_plainly(store), existing(store) as connection:
         checkpoint = ledger.newest(connection)
         if checkpoint is None:
-            fail(f"store {store}: nothing was committed to it yet; replay a log into it first")
+            fail(f"store {shown(store)}: nothing was committed to it yet; replay a log into it first")
         settings, reached = Settings(**checkpoint.settings), checkpoint.progress["passed"]
         time = reached if asked is None else asked
         _caution(settings, reached, time)

@@ -7,24 +7,37 @@ from typing import Annotated, Any
 import typer
 
 from stream.check import Findings
-from stream.commands import options
-from stream.settings import spell
+from stream.codec import DeadLetter
+from stream.commands import configured, options
+from stream.foreign import Ignored
+from stream.settings import Settings, spell
 from stream.terminal import out, progress, when
 
 
-def validate(log: options.Log, strict: options.Strict = False) -> None:
+def validate(
+    ctx: typer.Context, log: options.Log, config: options.Config = None, strict: options.Strict = False
+) -> None:
     """What is wrong with my events? Reads a log and tells what is there, what is refused and what will not match.
 
-    Ends with status 1 if any record is refused.
+    With --config it shows the first record of each topic before and after its mapping. Then it says what is missing for
+    training. Ends with status 1 if any record is refused.
+
+    Example: belated validate log/ -c belated.toml
     """
     from stream.check import check
     from stream.files import FileSource
+    from stream.readiness import missing
 
+    asked = configured.asked(ctx, config, dict(strict=strict, target=Settings().target))
     source = FileSource(log)
     tune_garbage_collector()
     with progress(f"validate {log}", records(source)) as told:
-        found = check(source, strict, told)
+        found = check(source, asked["strict"], told, asked.get("mapping", {}))
+    if config:
+        firsts(found)
     findings(found)
+    for lack in missing(found, asked["target"]):
+        out.print(f"for training: {lack}", markup=False, style="yellow", highlight=False)
     if found.counts["dead_letters"]:
         raise typer.Exit(1)
 
@@ -59,6 +72,19 @@ def convert(
     converted(str(dst), summary)
 
 
+def firsts(told: Findings) -> None:
+    """The first record of each topic, as it came and as it is read."""
+    for topic, (record, event) in sorted(told.first.items()):
+        out.print(f"{topic}, its first record:", markup=False, style="bold")
+        out.print(f"  {record.value[:1000].decode('utf-8', 'replace')}", markup=False, highlight=False)
+        if isinstance(event, DeadLetter):
+            out.print(f"  refused: {event.reason}", markup=False, style="red")
+        elif isinstance(event, Ignored):
+            out.print(f"  ignored: the mapping does not name {event.name!r}", markup=False)
+        else:
+            out.print(f"  is read as {event.model_dump_json(exclude_none=True)}", markup=False, highlight=False)
+
+
 def findings(told: Findings) -> None:
     """What `belated validate` says."""
     counts = ", ".join(f"{times:,} {name.replace('_', ' ')}" for name, times in sorted(told.counts.items()) if times)
@@ -77,6 +103,8 @@ def findings(told: Findings) -> None:
         out.print(f"order: the latest record is {spelled} behind its partition; --lateness {spelled} waits for it")
     for name, times in sorted(told.unknown.items()):
         out.print(f"unknown field {name}: {times:,} times, ignored", markup=False)
+    for name, times in sorted(told.ignored.items()):
+        out.print(f"no mapping names {name}: {times:,} times, ignored", markup=False)
     for reason, times in told.refused.most_common(10):
         places = ", ".join(f"{topic}/{partition}@{offset}" for topic, partition, offset in told.reasons.get(reason, []))
         out.print(f"refused {times:,}: {reason}  ({places})", markup=False, style="red")
@@ -98,7 +126,7 @@ def converted(dst: str, summary: Any) -> None:
 
 def records(source: Any) -> int:
     """How many there are."""
-    return sum(source.end_offsets().values())
+    return sum(source.lines().values())
 
 
 def tune_garbage_collector() -> None:

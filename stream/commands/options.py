@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
+from labelstore.address import SECRET
+
 Log = Annotated[Path, typer.Argument(help="a folder topic/partition.jsonl (.gz, .zst), or one .jsonl file")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="settings: their [mapping] reads foreign JSON, their [learner] stands in for options not given",
+    ),
+]
 Target = Annotated[str, typer.Option(help="the kind of conversion to predict")]
 Window = Annotated[str, typer.Option(help="attribution window: a conversion counts this long after its impression")]
 Wait = Annotated[str, typer.Option(help="elapsed time until the first look at an impression")]
@@ -28,8 +38,20 @@ TruthFile = Annotated[
     Path | None, typer.Option("--truth", help="known p of a simulated log; default LOG/truth.csv.gz where it is")
 ]
 Store = Annotated[
-    str | None, typer.Option(help="label store to keep, such as sqlite:///belated.db; by default a temporary one")
+    str | None,
+    typer.Option(
+        help="label store to keep, such as sqlite:///belated.db or postgresql+psycopg://user@host/database (its password: "
+        f"{SECRET} in the environment); by default a temporary one"
+    ),
 ]
+StoreThere = Annotated[str, typer.Option("--store", help="the label store, as it was given to replay or backtest")]
+Checkpoints = Annotated[
+    Path | None, typer.Option(help="folder of the store's checkpoints; by default beside a SQLite file")
+]
+LogThere = Annotated[Path, typer.Option("--log", help="the log that was replayed into the store")]
+LogMaybe = Annotated[Path | None, typer.Option("--log", help="the log that was replayed into the store")]
+Reason = Annotated[str | None, typer.Option(help="only those whose reason holds this text, in any case")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead")]
 Json = Annotated[Path | None, typer.Option("--json", help="write the results to this file, - for standard output")]
 Html = Annotated[Path | None, typer.Option("--html", help="write the report, one page, to this file")]
 

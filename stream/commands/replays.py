@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from labelstore.address import shown
 from learner.methods import DEFAULT, LIVE, METHODS, ORACLES
-from stream.commands import options
+from stream.commands import configured, options
 from stream.commands.logs import convert, records, tune_garbage_collector
 from stream.commands.results import results
 from stream.settings import RIVER, Settings, duration
@@ -15,7 +16,9 @@ from stream.terminal import err, fail, progress
 
 
 def backtest(
+    ctx: typer.Context,
     log: options.Log,
+    config: options.Config = None,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -37,6 +40,7 @@ def backtest(
     poll: options.Poll = 5000,
     checkpoint_every: options.Every = 200_000,
     store: options.Store = None,
+    checkpoints: options.Checkpoints = None,
     json_: options.Json = None,
     html: options.Html = None,
 ) -> None:
@@ -56,15 +60,27 @@ def backtest(
         else [name.strip() for name in methods.split(",") if name.strip()]
     )
     if seeds > 1 and store:
-        fail(f"--seeds {seeds} with --store {store}: a store holds one run; leave out one of them")
+        fail(f"--seeds {seeds} with --store {shown(store)}: a store holds one run; leave out one of them")
     given = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
     asked = dict(methods=tuple(named), pretrain=pretrain, seed=seed, strict=strict, **given)
     known = Truth(truth) if truth else beside(log)
-    _run(log, asked, poll, checkpoint_every, store, json_, html, seeds, known)
+    _run(
+        log,
+        configured.asked(ctx, config, asked),
+        poll,
+        checkpoint_every,
+        (store, checkpoints),
+        json_,
+        html,
+        seeds,
+        known,
+    )
 
 
 def replay(
+    ctx: typer.Context,
     log: options.Log,
+    config: options.Config = None,
     method: Annotated[str, typer.Option(help=f"one of {', '.join(LIVE)}")] = DEFAULT,
     target: options.Target = "purchase",
     window: options.Window = "30d",
@@ -77,6 +93,7 @@ def replay(
     poll: options.Poll = 5000,
     checkpoint_every: options.Every = 200_000,
     store: options.Store = None,
+    checkpoints: options.Checkpoints = None,
     json_: options.Json = None,
     html: options.Html = None,
 ) -> None:
@@ -84,12 +101,18 @@ def replay(
 
     Example: belated replay log/ --store sqlite:///belated.db
     """
+    given = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
+    asked = configured.asked(ctx, config, dict(methods=(method,), seed=seed, strict=strict, **given))
+    if len(asked["methods"]) > 1:
+        fail(
+            f"{config}: learner.methods names {len(asked['methods'])}; replay takes one: give --method, or use backtest"
+        )
+    (method,) = asked["methods"]
     if method.startswith(RIVER):
         fail(f"method {method!r} cannot go on from a checkpoint: only `belated backtest` may ask for it")
     if method in ORACLES:
         fail(f"method {method!r} reads final labels before they are known: only `belated backtest` may ask for it")
-    given = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
-    _run(log, dict(methods=(method,), seed=seed, strict=strict, **given), poll, checkpoint_every, store, json_, html)
+    _run(log, asked, poll, checkpoint_every, (store, checkpoints), json_, html)
 
 
 def _run(
@@ -97,7 +120,7 @@ def _run(
     asked: dict[str, Any],
     poll: int,
     every: int,
-    store: str | None,
+    kept: tuple[str | None, Path | None],
     json_: Path | None,
     html: Path | None,
     seeds: int = 1,
@@ -110,7 +133,7 @@ def _run(
     source = FileSource(log)
     tune_garbage_collector()
     with progress(f"{'replay' if len(settings.methods) == 1 else 'backtest'} {log}", records(source)) as told:
-        how = dict(store=store, poll=poll, every=every, told=told, truth=truth)
+        how = dict(store=kept[0], checkpoints=kept[1], poll=poll, every=every, told=told, truth=truth)
         result = (
             run.several(seeds, str(log), source, settings, **how)
             if seeds > 1
@@ -142,4 +165,4 @@ def demo(
     if not log.exists():
         convert(options.Dataset.completejourney, "package", log)
     given = dict(methods=LIVE, window=duration("60d"), wait=duration("7d"))
-    _run(log, given, 5000, 200_000, None, folder / "results.json", folder / "report.html")
+    _run(log, given, 5000, 200_000, (None, None), folder / "results.json", folder / "report.html")

@@ -102,11 +102,17 @@ def _read(summary: Mapping[str, Any], any_method: Mapping[str, Any]) -> None:
         f"settled: {settled['rows']:,} rows, {settled['positives']:,} of them converted"
         + (f"; {share:.1%} of all rows are final" if share is not None else "")
     )
-    parts = ("impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates")
+    parts = (
+        "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "ignored", "duplicates",
+        "forgotten",
+    )  # fmt: skip
     counted = ", ".join(f"{events[name]:,} {name.replace('_', ' ')}" for name in parts if events[name])
     out.print(f"read: {events['read']:,} records = {counted or 'nothing'}")
     out.print(f"among them: {events['late']:,} late, {events['past_window']:,} past the attribution window")
     if summary["unknown_fields"]:
         fields = ", ".join(f"{name} ({times:,})" for name, times in list(summary["unknown_fields"].items())[:8])
         out.print(f"fields nobody knows, ignored: {fields}", markup=False)
+    if summary["ignored"]:
+        names = ", ".join(f"{name} ({times:,})" for name, times in list(summary["ignored"].items())[:8])
+        out.print(f"records no mapping names, ignored: {names}", markup=False)
     out.print(f"{summary['seconds']:,.1f} s, {summary['events_per_second'] or 0:,.0f} events/s")

@@ -1,0 +1,112 @@
+"""Which revision of the tables a store has: a new one gets the newest, an older one is refused until it is upgraded."""
+
+from typing import Any
+
+from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, insert, inspect, select
+
+from labelstore import postgres
+from labelstore.address import shown
+from labelstore.refusals import StoreError
+from labelstore.tables import checkpoints, erasures, metadata
+
+HEAD = "0003"  # the last file of migrations/versions
+UNMARKED = ("0001", "0002")  # stores of before revisions: without and with the table of erasures
+BESIDE = MetaData()  # the mark is no part of what a log says
+version = Table("alembic_version", BESIDE, Column("version_num", String(32), primary_key=True))
+
+
+def create(engine: Engine) -> None:
+    """Make the tables of the newest revision, and say which it is; what is there already stays."""
+    with engine.begin() as connection:
+        if not inspect(connection).has_table(version.name):
+            metadata.create_all(connection)
+            BESIDE.create_all(connection)
+            connection.execute(insert(version), [{"version_num": HEAD}])
+
+
+def revision(connection: Connection) -> str | None:
+    """The revision of a store; None where there is none yet."""
+    found = inspect(connection)
+    if found.has_table(version.name):
+        return connection.execute(select(version.c.version_num)).scalar()
+    if not found.has_table(checkpoints.name):
+        return None
+    return UNMARKED[found.has_table(erasures.name)]
+
+
+def check(connection: Connection, url: str, create: bool) -> None:
+    """Refuse a server that does not fit, a store of another revision, and, unless it may be created, none at all.
+
+    Raises:
+        StoreError: with the remedy.
+    """
+    if connection.dialect.name == "postgresql":
+        postgres.check(connection, url)
+    found = recognised(connection, url)
+    if found is None and create:
+        return
+    if found is None:
+        raise StoreError(f"store {shown(url)}: holds no label store; give the URL used with --store")
+    if found != HEAD or not inspect(connection).has_table(version.name):
+        raise StoreError(
+            f"store {shown(url)}: has revision {found} of the tables, and this belated needs {HEAD}; "
+            "run: belated store upgrade --store URL"
+        )
+
+
+def recognised(connection: Connection, url: str) -> str | None:
+    """The revision of a store; None where there is none yet.
+
+    Raises:
+        StoreError: a revision that is not known here.
+    """
+    found = revision(connection)
+    if found not in (None, *known()):
+        raise StoreError(f"store {shown(url)}: has revision {found}, which a newer belated wrote; install that one")
+    return found
+
+
+def known() -> list[str]:
+    """All revisions, the oldest first.
+
+    >>> known()
+    ['0001', '0002']
+    """
+    return [f"{n:04}" for n in range(1, int(HEAD) + 1)]
+
+
+def upgrade(engine: Engine, url: str, make: bool = False) -> tuple[str | None, str]:
+    """Bring the tables to the newest revision, in one transaction. Returns the revisions before and after.
+
+    Raises:
+        StoreError: there is none and none is to be made, or a newer one.
+    """
+    from alembic import command
+
+    with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        before = recognised(connection, url)
+        if before is None and not make:
+            raise StoreError(
+                f"store {shown(url)}: holds no label store; give the URL used with --store, or --create one"
+            )
+        if before is None:
+            metadata.create_all(connection)
+            BESIDE.create_all(connection)
+            connection.execute(insert(version), [{"version_num": HEAD}])
+            return None, HEAD
+        if not inspect(connection).has_table(version.name):
+            BESIDE.create_all(connection)
+            connection.execute(insert(version), [{"version_num": before}])
+        command.upgrade(configuration(connection), HEAD)
+    return before, HEAD
+
+
+def configuration(connection: Connection) -> Any:
+    """What alembic is told: where the migrations are, and the connection."""
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", "labelstore:migrations")
+    return config

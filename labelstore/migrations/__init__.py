@@ -1,0 +1,1 @@
+"""Alembic migrations; `belated store upgrade` runs them."""

@@ -1,0 +1,180 @@
+"""Reaching the broker: the client's options, and what is wrong when it cannot be reached.
+
+kafka-python tries again and again, and ends with "unable to bootstrap" whatever the reason. So each server is looked at
+first with a plain socket (`stream.probe`), and what kafka-python logs during the start is listened to.
+"""
+
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kafka import KafkaConsumer
+from kafka.errors import KafkaError
+from kafka.net.compat import KafkaNetClient
+
+from stream.config import Kafka, variable
+from stream.probe import probe
+from stream.sources import SourceError
+
+NAME = "belated"  # the client's, and that of the group whose offsets are a courtesy
+ATTEMPT = 2_000  # ms for one try; in between, what was logged is looked at
+
+
+def options(config: Kafka, context: ssl.SSLContext | None) -> dict[str, Any]:
+    """What consumers and producers are told alike."""
+    told: dict[str, Any] = {
+        "bootstrap_servers": list(config.servers),
+        "client_id": NAME,
+        "security_protocol": config.protocol,
+        "reconnect_backoff_max_ms": ATTEMPT,
+        "metrics_enabled": False,
+        "allow_auto_create_topics": False,
+    }
+    if context is not None:
+        told["ssl_context"] = context
+    if config.protocol.startswith("SASL"):
+        told |= {"sasl_mechanism": config.mechanism, "sasl_plain_username": config.username}
+        told["sasl_plain_password"] = config.password and config.password.get_secret_value()
+    return told
+
+
+def consumer(config: Kafka, **more: Any) -> KafkaConsumer:
+    """A consumer that is connected.
+
+    Raises:
+        SourceError: it is not, within ``config.timeout``; why, and the remedy.
+    """
+    deadline = time.monotonic() + config.timeout / 1000
+    context = tls(config)
+    probe(config, context, deadline)
+    told = options(config, context) | more
+    with listening() as said:
+        while True:
+            left = (deadline - time.monotonic()) * 1000
+            try:
+                return _attempt(told | {"bootstrap_timeout_ms": max(500, min(ATTEMPT, left))})
+            except KafkaError as error:
+                reason = refusal(config, said, error)
+                if reason or left <= ATTEMPT:
+                    raise SourceError(reason or _unknown(config, said, error)) from None
+
+
+def _attempt(told: dict[str, Any]) -> KafkaConsumer:
+    clients: list[Any] = []
+
+    def client(**options: Any) -> Any:
+        clients.append(KafkaNetClient(**options))
+        return clients[-1]
+
+    try:
+        return KafkaConsumer(**told, kafka_client=client)
+    except BaseException:
+        for one in clients:
+            one.close()  # and the thread it has started
+        raise
+
+
+def topics(consumer: KafkaConsumer, config: Kafka) -> dict[str, set[int]]:
+    """The partitions of each topic that is read.
+
+    Raises:
+        SourceError: a topic is missing, that of dead letters among them; or there is no answer in time.
+    """
+    found: list[set[str]] = []
+    asking = threading.Thread(target=lambda: found.append(consumer.topics()), daemon=True)  # it would wait for ever
+    asking.start()
+    asking.join(config.timeout / 1000)
+    server = config.servers[0]
+    if not found:
+        raise SourceError(
+            f"kafka {server}: no answer on its topics within {config.timeout / 1000:g} s; the broker must be reachable at "
+            "the address it advertises (advertised.listeners)"
+        )
+    asked = [*config.topics, *([config.dead_letters] if config.dead_letters else [])]
+    if missing := [topic for topic in asked if topic not in found[0]]:
+        create = f"kafka-topics --bootstrap-server {server} --create --topic {{}} --partitions 4"
+        raise SourceError(
+            f"kafka {server}: there is no topic {', '.join(missing)} (or the user may not read it); create it: "
+            + "; ".join(create.format(topic) for topic in missing)
+        )
+    return {topic: consumer.partitions_for_topic(topic) for topic in config.topics}
+
+
+def tls(config: Kafka) -> ssl.SSLContext | None:
+    """How to speak TLS, where the protocol asks for it.
+
+    Raises:
+        SourceError: a file of certificates or keys cannot be read.
+    """
+    if config.protocol not in ("SSL", "SASL_SSL"):
+        return None
+    try:
+        context = ssl.create_default_context(cafile=config.cafile)
+    except (OSError, ssl.SSLError) as error:
+        raise SourceError(f"kafka.cafile {config.cafile}: no certificates can be read from it ({error})") from None
+    context.check_hostname = config.check_hostname
+    if config.certfile:
+        password = config.key_password.get_secret_value() if config.key_password else ""
+        try:
+            context.load_cert_chain(config.certfile, config.keyfile, password)
+        except (OSError, ssl.SSLError) as error:
+            raise SourceError(
+                f"kafka.certfile {config.certfile}, keyfile {config.keyfile or config.certfile}: not a certificate with its "
+                f"key ({error}); a key's password comes from {variable('kafka.key_password')}"
+            ) from None
+    return context
+
+
+class _Said(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@contextmanager
+def listening() -> Iterator[list[str]]:
+    """What kafka-python warns of meanwhile."""
+    handler, logger = _Said(), logging.getLogger("kafka")
+    logger.addHandler(handler)
+    try:
+        yield handler.lines
+    finally:
+        logger.removeHandler(handler)
+
+
+def refusal(config: Kafka, said: list[str], error: Exception) -> str | None:
+    """Why the broker does not let us in, where waiting will not help; None if that is not the reason."""
+    text, servers = "\n".join([*said, repr(error)]), ", ".join(config.servers)
+    if "UnsupportedSaslMechanism" in text:
+        return f"kafka {servers}: the broker does not offer mechanism {config.mechanism}; correct kafka.mechanism"
+    if "IllegalSaslState" in text:
+        return f"kafka {servers}: the listener takes no user and password; set a kafka.protocol without SASL"
+    if "SaslAuthenticationFailed" in text or "uthentication failed" in text:
+        return (
+            f"kafka {servers}: user {config.username!r} was refused ({config.mechanism}): wrong name or password; correct "
+            f"kafka.username, and the password in {variable('kafka.password')}"
+        )
+    return None
+
+
+def _unknown(config: Kafka, said: list[str], error: Exception) -> str:
+    servers, last = ", ".join(config.servers), said[-1] if said else str(error)
+    if config.protocol.startswith("SASL") and any("disconnected" in line for line in said):
+        return (  # a refusal and its hang-up arrive as one, and the client may see the second only
+            f"kafka {servers}: the broker hangs up on user {config.username!r} ({config.mechanism}): wrong name or "
+            "password, or a mechanism that it does not offer; correct kafka.username, kafka.mechanism, and "
+            f"{variable('kafka.password')}"
+        )
+    if config.password:
+        last = last.replace(config.password.get_secret_value(), "***")
+    return (
+        f"kafka {servers}: it listens, but no conversation came about as {config.protocol} within "
+        f"{config.timeout / 1000:g} s (the client says: {last}); check kafka.protocol"
+    )

@@ -1,0 +1,125 @@
+"""`belated config`: a file of settings that explains itself, and what is in force and why."""
+
+import json
+import os
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel, BeforeValidator, SecretStr
+from pydantic.fields import FieldInfo
+
+from stream.config import PREFIX, SECRETS, Config, load, variable
+from stream.settings import Settings, duration, spell
+from stream.terminal import out
+
+MAPPED = """
+# [mapping.TOPIC]: records of that topic are JSON of your own; docs/mapping.md has the grammar.
+# [mapping.shop-events]
+# type_field = "event.name"
+# event_id = "id"
+# at = {path = "ts", unit = "s"}
+# user_id = "user.id"
+# item_id = "product.sku"
+# [mapping.shop-events.kinds]
+# view = {type = "impression", impression_id = "id", features = "context"}
+# add_to_cart = {type = "signal", kind = "cart"}
+# order = {type = "conversion", kind = "purchase", value = "total"}
+"""
+
+
+def init(
+    file: Annotated[Path, typer.Argument(help="what to write; - for standard output")] = Path("belated.toml"),
+) -> None:
+    """Write a file of settings with every key, what it means, and its default.
+
+    Example: belated config init belated.toml
+    """
+    if str(file) == "-":
+        typer.echo(template(), nl=False)
+        return
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(template())
+    except FileExistsError:
+        raise FileExistsError(f"{file}: exists already and is left as it is; name another file") from None
+    out.print(f"{file}: every key with its default; a line without its # changes one", markup=False)
+
+
+def show(
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="settings; without: the environment alone")
+    ] = None,
+) -> None:
+    """What is in force, key by key, and where it comes from: the file, the environment, or the default.
+
+    Example: belated config show -c belated.toml
+    """
+    found = load(config)
+    told = tomllib.loads(config.read_text(encoding="utf-8")) if config else {}
+    for section, model in _sections():
+        out.print(f"[{section}]", style="bold", markup=False)
+        for name in _keys(model):
+            value, source = getattr(getattr(found, section), name), _source(told, section, name)
+            said = f"  {name} = {_spelled(model.model_fields[name], value) or '(not set)'}"
+            out.print(f"{said:<50}  {source}", markup=False, highlight=False, soft_wrap=True)
+    for topic, mapping in sorted(found.mapping.items()):
+        out.print(f"[mapping.{topic}]", style="bold", markup=False)
+        unread = "" if topic in found.kafka.topics else "; [kafka] reads no topic of that name"
+        kinds = ", ".join(dict.fromkeys(kind.type for kind in mapping.cases.values()))
+        out.print(f"  records become {kinds}{unread}", markup=False, highlight=False)
+
+
+def template() -> str:
+    """The file that `belated config init` writes, made of the models."""
+    lines = ["# Settings of belated. Each key is shown with its default; take the # away to change it."]
+    lines.append(
+        f"# The environment stands above this file: {variable('kafka.servers')}, ... Secrets belong there alone."
+    )
+    for section, model in _sections():
+        lines += ["", f"[{section}]"]
+        for name in _keys(model):
+            field = model.model_fields[name]
+            lines.append(f"# {(field.description or '').strip()}")
+            if f"{section}.{name}" in SECRETS:
+                lines.append(f"# {name}: not here, but in {variable(f'{section}.{name}')}")
+            else:
+                lines.append(f"# {name} = {_spelled(field, field.default)}".rstrip())
+    return "\n".join(lines) + "\n" + MAPPED
+
+
+def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
+    for section, field in Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield section, field.annotation
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return [name for name in model.model_fields if (model, name) != (Settings, "mapping")]
+
+
+def _source(told: dict[str, Any], section: str, name: str) -> str:
+    given = {key.upper() for key in os.environ}
+    if variable(f"{section}.{name}") in given or PREFIX + section.upper() in given:
+        return "environment"
+    return "file" if name in told.get(section, {}) else "default"
+
+
+def _spelled(field: FieldInfo, value: Any) -> str:
+    """A value as it would stand in the file; "" for none."""
+    if value is None:
+        return ""
+    if isinstance(value, SecretStr):
+        return "********"
+    if type(value) is int and _lasts(field):
+        value = spell(value)
+    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
+
+
+def _lasts(field: FieldInfo) -> bool:
+    """Whether a field is a duration, or one or none."""
+    return "duration" in repr(field.annotation) or any(
+        isinstance(known, BeforeValidator) and known.func is duration for known in field.metadata
+    )

@@ -1,0 +1,188 @@
+"""The long-running consumer: from a broker into the label store and the learners, until it is told to stop.
+
+SIGTERM or SIGINT: finish what was begun, commit, leave; within `DEADLINE`, or else at once, which costs the work since
+the last commit. A second signal: at once.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Protocol
+
+import structlog
+import torch
+
+from learner.methods import LIVE
+from stream.config import Config, ConfigError
+from stream.forwarding import Outbox
+from stream.health import Health, Server, Status
+from stream.loop import Loop
+from stream.settings import Settings
+from stream.sources import Partition, Source
+from stream.workspace import opened
+
+DEADLINE = 30.0  # seconds from the first signal to the end
+AT_ONCE = 130  # status after a second signal, or past the deadline
+BETWEEN = 1.0  # seconds between two statuses
+SAID = 60.0  # seconds between two lines of progress in the log
+
+
+class Live(Source, Protocol):
+    """A source that never ends, and knows how it stands."""
+
+    @property
+    def lag(self) -> dict[Partition, int]:
+        """Records of each partition that have not been read."""
+
+    @property
+    def gone(self) -> Mapping[Partition, int]:
+        """Records of each partition that retention had deleted before they were read."""
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the broker answers."""
+
+
+class Stop:
+    """Whether a signal has asked to stop; the second one, or the deadline, ends the process where it stands."""
+
+    def __init__(self, log: Any, deadline: float = DEADLINE) -> None:
+        self._log, self._deadline, self._asked = log, deadline, False
+
+    def __call__(self) -> bool:
+        return self._asked
+
+    def ask(self, number: int, frame: FrameType | None = None) -> None:
+        """A signal has come."""
+        if self._asked:
+            self._log.warning("leaving at once", signal=signal.Signals(number).name)
+            os._exit(AT_ONCE)
+        self._asked = True
+        self._log.info("stopping: finish, commit, leave", signal=signal.Signals(number).name, deadline_s=self._deadline)
+        timer = threading.Timer(self._deadline, self._too_late)
+        timer.daemon = True
+        timer.start()
+
+    def _too_late(self) -> None:
+        self._log.error("the deadline is past: leaving at once; the last commit stands", deadline_s=self._deadline)
+        os._exit(AT_ONCE)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Signals are heard inside the body."""
+        before = {number: signal.signal(number, self.ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def check(settings: Settings) -> None:
+    """Refuse what only a backtest can do.
+
+    Raises:
+        ConfigError: it names the method and the remedy.
+    """
+    for name in settings.methods:
+        if name not in LIVE:
+            raise ConfigError(f"learner.methods: {name!r} runs in backtests only; choose from {', '.join(LIVE)}")
+    if settings.pretrain:
+        raise ConfigError("learner.pretrain belongs to backtests; leave it out")
+
+
+def run(
+    config: Config,
+    source: Callable[[], Live],
+    outbox: Outbox | None = None,
+    said: Callable[[int], None] = lambda port: None,
+) -> None:
+    """Run until a signal.
+
+    Args:
+        source: opens the log; called once the store is open, which holds the lock of the only writer.
+        outbox: where dead letters are forwarded. said: hears the port of the health endpoints.
+
+    Raises:
+        ConfigError, SourceError, StoreError, CheckpointError: with the remedy.
+    """
+    settings, stored = config.settings, config.store
+    check(settings)
+    torch.set_num_threads(1)
+    log = structlog.get_logger()
+    stop, health = Stop(log), Health()
+    server = _serve(health, config)
+    try:
+        said(server.port)
+        with stop.listening(), opened(stored.secret_url, settings, stored.checkpoints) as (store, checkpoints):
+            log.info("starting", topics=config.kafka.topics, servers=config.kafka.servers, http_port=server.port)
+            live = source()
+            pace = dict(every=stored.records, every_s=stored.every / 1000)
+            loop = Loop(live, settings, store, checkpoints, outbox=outbox, **pace)  # type: ignore[arg-type]  # each its own
+            log.info("going on", commit=loop.numbers.commit, read=loop.counts["read"])
+            loop.run(_Telling(loop, live, health, log), stop)
+            health.leave()
+            log.info("left", commit=loop.numbers.commit, read=loop.counts["read"])
+    finally:
+        server.close()
+
+
+def _serve(health: Health, config: Config) -> Server:
+    try:
+        return Server(health, config.http.host, config.http.port)
+    except OSError as error:
+        place = f"{config.http.host}:{config.http.port}"
+        raise ConfigError(f"http: cannot listen on {place} ({error.strerror}); name another http.port, or 0") from None
+
+
+class _Telling:
+    """Publishes the loop's status once a second, and a line in the log once a minute and when the broker comes or goes."""
+
+    def __init__(self, loop: Loop, source: Live, health: Health, log: Any) -> None:
+        self._loop, self._source, self._health, self._log = loop, source, health, log
+        self._published = self._logged = -SAID
+        self._reachable = True
+
+    def __call__(self, read: int) -> None:
+        now = time.monotonic()
+        self._health.turn()
+        if now - self._published < BETWEEN:
+            return
+        self._published = now
+        self._health.publish(status := status_of(self._loop, self._source))
+        if self._source.reachable != self._reachable:
+            self._reachable = self._source.reachable
+            self._log.warning("the broker answers again" if self._reachable else "the broker does not answer: waiting")
+        if now - self._logged >= SAID:
+            self._logged = now
+            told = {"read": status.counts.get("read", 0), "lag": sum(status.lag.values()), "commit": status.commit}
+            self._log.info("progress", **told, passed=status.passed, event_time_lag_s=self._health.event_time_lag())
+
+
+def status_of(loop: Loop, source: Live) -> Status:
+    """How a loop and its source stand."""
+    numbers, learners = loop.numbers, {}
+    for learner, judged in zip(loop.learners, loop.validation.judged, strict=True):
+        settled, weights = judged.metrics.summary(), learner.trainer.report.weights()
+        learners[learner.name] = {
+            "steps": learner.trainer.version,
+            "looks": learner.trainer.report.looks,
+            "settled_rows": settled["rows"],
+            **{f"settled_{name}": settled[name] for name in ("log_loss", "auc", "pcoc")},
+            **{f"weight_{name}": weights[name] for name in ("mean", "ess_share")},
+        }
+    return Status(
+        ready=source.reachable,
+        counts=numbers.counts,
+        passed=numbers.passed if numbers.passed > 0 else None,
+        waiting=numbers.waiting,
+        lag={f"{place.topic}/{place.partition}": behind for place, behind in source.lag.items()},
+        gone=sum(source.gone.values()),
+        commit=numbers.commit,
+        committed=round(numbers.committed_at * 1000) or None,
+        learners=learners,
+    )

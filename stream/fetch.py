@@ -1,0 +1,190 @@
+"""A range of Kafka's topics as a log on disk: every value byte for byte, every record with the offset it had.
+
+    DST/topic/partition.jsonl   a line a record, in an envelope with timestamp and key
+    DST/offsets.json            which offset the lines have: see `stream.numbering`
+    DST/journal.jsonl           where the store of a live run is given: see `stream.journal`
+
+Small gaps in the offsets (transactions, compaction) are blank lines, longer ones a jump in offsets.json. The log appears
+under its names only when it is complete. Nothing is told to the broker: no group, no offsets.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from kafka import TopicPartition
+from kafka.errors import KafkaError
+
+from labelstore.ledger import Advance
+from stream import broker, journal, numbering
+from stream.config import Kafka
+from stream.envelope import exact
+from stream.sources import Partition, SourceError
+from stream.start import start
+
+GAP = 1_000  # offsets that are blank lines; beyond, the offsets jump
+PATIENCE = 60.0  # seconds without anything new
+READING = {
+    "group_id": None, "enable_auto_commit": False, "auto_offset_reset": "none", "isolation_level": "read_committed",
+    "max_poll_records": 5_000,
+}  # fmt: skip
+
+
+class Range(NamedTuple):
+    """Offsets of a partition: the first that is wanted, and one past the last."""
+
+    begin: int
+    end: int
+
+
+class Fetched(NamedTuple):
+    """What was written: ranges and records by partition, and how many advances of a journal."""
+
+    ranges: dict[Partition, Range]
+    records: dict[Partition, int]
+    advances: int
+
+
+def fetch(
+    config: Kafka,
+    dst: Path,
+    since: str,
+    until: str,
+    advances: Iterable[Advance] = (),
+    told: Callable[..., None] = lambda done, of=None: None,
+) -> Fetched:
+    """Write the records of ``config.topics`` from ``since`` (earliest, ts=, last=) to ``until`` (end, ts=) into ``dst``.
+
+    Raises:
+        SourceError: the broker cannot be reached or stops to answer. FileExistsError: ``dst`` holds something already.
+    """
+    if dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
+        raise FileExistsError(f"{dst}: exists and is not empty; name a new folder, or remove this one first")
+    consumer = broker.consumer(config, **READING)
+    try:
+        found = broker.topics(consumer, config)
+        places = sorted(Partition(topic, n) for topic, numbers in found.items() for n in numbers)
+        ranges = _ranges(consumer, config, places, since, until)
+        with ExitStack() as stack:
+            files = {place: stack.enter_context(_File(dst, place, ranges[place].begin)) for place in places}
+            _copy(consumer, ranges, files, told)
+            rows = [row for row in advances if _within(row, ranges)]
+            numbering.write(dst, {place: file.jumps for place, file in files.items()})
+            if rows:
+                journal.write(dst, rows)
+            for file in files.values():
+                file.finish()
+    except KafkaError as error:
+        raise SourceError(f"kafka {', '.join(config.servers)}: {error!r}; nothing was written to {dst}") from None
+    finally:
+        consumer.close(autocommit=False)
+    return Fetched(ranges, {place: file.records for place, file in files.items()}, len(rows))
+
+
+def _ranges(consumer: Any, config: Kafka, places: list[Partition], since: str, until: str) -> dict[Partition, Range]:
+    consumer.assign([TopicPartition(*place) for place in places])
+    first = _offsets(consumer.beginning_offsets, places, config)
+    ends = _offsets(consumer.end_offsets, places, config)
+    begin = _at(consumer, config, since, "--from", places, {"earliest": first, "latest": ends}, ends)
+    end = _at(consumer, config, until, "--until", places, {"end": ends}, ends)
+    found = {}
+    for place in places:
+        low = min(max(begin[place], first[place]), ends[place])
+        found[place] = Range(low, max(low, min(end[place], ends[place])))
+    return found
+
+
+def _offsets(ask: Any, places: list[Partition], config: Kafka) -> dict[Partition, int]:
+    return {Partition(*p): n for p, n in ask([TopicPartition(*p) for p in places], timeout_ms=config.timeout).items()}
+
+
+def _at(
+    consumer: Any,
+    config: Kafka,
+    text: str,
+    option: str,
+    places: list[Partition],
+    words: Mapping[str, dict[Partition, int]],
+    ends: dict[Partition, int],
+) -> dict[Partition, int]:
+    """The offsets a word or time stands for; a time after the last record stands for the end."""
+    if text in words:
+        return words[text]
+    try:
+        at = start(text, time.time_ns() // 1_000_000)
+    except ValueError:
+        at = "earliest"
+    if isinstance(at, str):
+        raise SourceError(f"{option} {text!r}: write {', '.join(words)}, ts=2024-05-01T12:00 or last=6h")
+    found = consumer.offsets_for_times({TopicPartition(*p): at for p in places}, timeout_ms=config.timeout)
+    return {Partition(*p): known.offset if known else ends[Partition(*p)] for p, known in found.items()}
+
+
+def _copy(
+    consumer: Any, ranges: Mapping[Partition, Range], files: Mapping[Partition, "_File"], told: Callable[..., None]
+) -> None:
+    open_ = {place for place, (begin, end) in ranges.items() if begin < end}
+    total, at, moved = sum(end - begin for begin, end in ranges.values()), dict[Partition, int](), time.monotonic()
+    for place, (begin, _) in ranges.items():
+        consumer.seek(TopicPartition(*place), begin)
+        at[place] = begin
+    consumer.pause(*(TopicPartition(*place) for place in ranges.keys() - open_))
+    while open_:
+        for tp, records in consumer.poll(timeout_ms=500).items():
+            place = Partition(*tp)
+            for record in records:
+                if record.offset < ranges[place].end:
+                    files[place].write(record)
+        for place in sorted(open_):
+            position = min(consumer.position(TopicPartition(*place)), ranges[place].end)
+            if position > at[place]:
+                at[place], moved = position, time.monotonic()
+            if position >= ranges[place].end:
+                open_.discard(place)
+                consumer.pause(TopicPartition(*place))
+        told(sum(at[place] - begin for place, (begin, _) in ranges.items()), total)
+        if time.monotonic() - moved > PATIENCE:
+            raise SourceError(
+                f"kafka: nothing came for {PATIENCE:g} s; {len(open_)} partitions are not yet at their end"
+            )
+
+
+def _within(row: Advance, ranges: Mapping[Partition, Range]) -> bool:
+    place = Partition(row.topic, row.partition)
+    return place in ranges and row.offset <= ranges[place].end
+
+
+class _File:
+    """One partition being written, under a name that nobody takes for a log."""
+
+    def __init__(self, dst: Path, place: Partition, begin: int) -> None:
+        self._final = dst / place.topic / f"{place.partition}.jsonl"
+        self._part = self._final.with_name(f"{place.partition}.jsonl.part")
+        self.jumps: list[tuple[int, int]] = [(0, begin)]
+        self.records, self._line, self._next = 0, 0, begin
+
+    def __enter__(self) -> "_File":
+        self._part.parent.mkdir(parents=True, exist_ok=True)
+        self._stream: IO[bytes] = self._part.open("wb", buffering=1 << 18)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+        self._part.unlink(missing_ok=True)
+
+    def write(self, record: Any) -> None:
+        gap = record.offset - self._next
+        if gap > GAP:
+            self.jumps.append((self._line, record.offset))
+        elif gap:
+            self._stream.write(b"\n" * gap)
+            self._line += gap
+        stamp = record.timestamp if record.timestamp is not None and record.timestamp >= 0 else None
+        self._stream.write(exact(stamp, record.key, record.value or b"") + b"\n")
+        self._line, self._next, self.records = self._line + 1, record.offset + 1, self.records + 1
+
+    def finish(self) -> None:
+        self._stream.flush()
+        self._part.replace(self._final)

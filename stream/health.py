@@ -1,0 +1,180 @@
+"""What the daemon tells over HTTP: is it alive, is it ready, how far is it, in numbers for Prometheus.
+
+    /healthz   200 while the loop turns, 503 when it has not for a minute
+    /readyz    200 once the broker was reached and the last commit was loaded, 503 before and when it leaves
+    /metrics   Prometheus' text format
+    /status    all of it as JSON
+
+The loop publishes a `Status` now and then; a thread of its own answers from the last one, and touches nothing else.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any, NamedTuple
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+ALIVE = 60.0  # seconds without a turn of the loop after which it counts as stuck
+TIMEOUT = 5.0  # seconds a client may take to ask
+
+
+class Status(NamedTuple):
+    """How the daemon stands. Times in ms since 1970; ``None`` where nothing is known yet.
+
+    ``counts``: records by what became of them. ``passed``: event time that has passed. ``waiting``: records
+    read and not passed. ``lag``: partition -> records between our position and its end. ``gone``: records that retention
+    had deleted before we came. ``commit``: number of the last one, and when it was made. ``learners``: name -> figures.
+    """
+
+    ready: bool
+    counts: Mapping[str, int]
+    passed: int | None
+    waiting: int
+    lag: Mapping[str, int]
+    gone: int
+    commit: int
+    committed: int | None
+    learners: Mapping[str, Mapping[str, float | None]]
+
+
+NOTHING = Status(False, {}, None, 0, {}, 0, 0, None, {})
+"""Before the loop has turned."""
+
+
+class Health(Collector):
+    """The last status, for whoever asks."""
+
+    def __init__(self) -> None:
+        self.status, self._turned, self._leaving = NOTHING, time.monotonic(), False
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+
+    def turn(self) -> None:
+        """The loop has turned."""
+        self._turned = time.monotonic()
+
+    def publish(self, status: Status) -> None:
+        """The loop has turned, and stands so."""
+        self.turn()
+        self.status = status
+
+    def leave(self) -> None:
+        """The daemon finishes: it is not ready any more."""
+        self._leaving = True
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop has turned within the last minute."""
+        return time.monotonic() - self._turned < ALIVE
+
+    @property
+    def ready(self) -> bool:
+        """Whether the daemon does its work."""
+        return self.status.ready and self.alive and not self._leaving
+
+    def told(self) -> dict[str, Any]:
+        """What /status says."""
+        return self.status._asdict() | {
+            "ready": self.ready,
+            "alive": self.alive,
+            "event_time_lag_s": self.event_time_lag(),
+        }
+
+    def event_time_lag(self) -> float | None:
+        """Seconds from the event time that has passed to now."""
+        passed = self.status.passed
+        return None if passed is None else max(0.0, time.time() - passed / 1000)
+
+    def collect(self) -> list[Metric]:
+        """The status as Prometheus' metrics."""
+        s = self.status
+        records = CounterMetricFamily("belated_records", "Records by what became of them.", labels=["kind"])
+        for kind, count in sorted(s.counts.items()):
+            records.add_metric([kind], count)
+        lag = GaugeMetricFamily("belated_consumer_lag_records", "Records not read yet.", labels=["partition"])
+        for partition, behind in sorted(s.lag.items()):
+            lag.add_metric([partition], behind)
+        found: list[Metric] = [records, lag]
+        for name, about, value in (
+            ("ready", "1 if the daemon does its work.", float(self.ready)),
+            ("waiting_records", "Records read that have not passed.", s.waiting),
+            ("event_time_lag_seconds", "From the event time that has passed to now.", self.event_time_lag()),
+            ("retention_lost_records", "Records that retention had deleted before they were read.", s.gone),
+            ("checkpoint_number", "Of the last commit.", s.commit),
+            ("checkpoint_timestamp_seconds", "When the last commit was made.", (s.committed or 0) / 1000),
+        ):
+            if value is not None:
+                found.append(GaugeMetricFamily(f"belated_{name}", about, value=value))
+        figures: dict[str, GaugeMetricFamily] = {}
+        for learner, told in sorted(s.learners.items()):
+            for figure, number in told.items():
+                family = figures.setdefault(
+                    figure, GaugeMetricFamily(f"belated_{figure}", ABOUT.get(figure, figure), labels=["learner"])
+                )
+                if number is not None:
+                    family.add_metric([learner], number)
+        return [*found, *figures.values()]
+
+
+ABOUT = {
+    "steps": "Steps learned.",
+    "looks": "Looks learned from.",
+    "settled_rows": "Rows judged on their final labels.",
+    "settled_log_loss": "Log loss of settled rows; every row was scored before it was learned.",
+    "settled_auc": "AUC of settled rows.",
+    "settled_pcoc": "Mean score over share converted of settled rows; 1 is calibrated.",
+    "weight_mean": "Mean importance weight.",
+    "weight_ess_share": "Effective sample size as a share of the looks.",
+}
+
+
+class Server:
+    """Answers in a thread of its own; ``port`` is the one it got."""
+
+    def __init__(self, health: Health, host: str, port: int) -> None:
+        self._http = ThreadingHTTPServer((host, port), _handler(health))
+        self.port = int(self._http.server_address[1])
+        self._thread = Thread(target=self._http.serve_forever, name="health", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._http.shutdown()
+        self._http.server_close()
+
+
+def _handler(health: Health) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = TIMEOUT
+        server_version, sys_version = "belated", ""
+
+        def do_GET(self) -> None:
+            path = self.path.split("?")[0]
+            if path == "/healthz":
+                self._say(200 if health.alive else 503, b"alive\n" if health.alive else b"the loop has not turned\n")
+            elif path == "/readyz":
+                self._say(200 if health.ready else 503, b"ready\n" if health.ready else b"not ready\n")
+            elif path == "/metrics":
+                self._say(200, generate_latest(health.registry), CONTENT_TYPE_LATEST)
+            elif path == "/status":
+                self._say(200, json.dumps(health.told(), indent=2).encode() + b"\n", "application/json")
+            else:
+                self._say(404, b"there are /healthz, /readyz, /metrics and /status\n")
+
+        def _say(self, code: int, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
+            self.send_response(code)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Cache-Control", "no-store")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing: every scrape would be a line."""
+
+    return Handler

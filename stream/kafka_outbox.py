@@ -1,0 +1,49 @@
+"""The topic of dead letters."""
+
+import logging
+from collections.abc import Sequence
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from labelstore.letters import Letter, Place
+from stream import broker
+from stream.config import Kafka
+from stream.forwarding import headers
+from stream.sources import SourceError
+
+TIMEOUT = 10_000  # ms for a block of letters
+log = logging.getLogger(__name__)
+
+
+class KafkaOutbox:
+    """Sends letters to ``config.dead_letters``, keyed like their records; a failure leaves them for the next commit."""
+
+    def __init__(self, config: Kafka) -> None:
+        self._config = config
+        self._producer: KafkaProducer | None = None
+
+    def send(self, found: Sequence[Letter]) -> list[Place]:
+        try:
+            producer = self._connected()
+            waiting = [
+                (x.place, producer.send(self._config.dead_letters, x.value, key=x.key, headers=headers(x)))
+                for x in found
+            ]
+            producer.flush(timeout=TIMEOUT / 1000)
+        except (KafkaError, SourceError) as error:
+            log.warning("kafka %s: dead letters are not forwarded for now: %r", self._config.dead_letters, error)
+            return []
+        return [place for place, sent in waiting if sent.succeeded()]
+
+    def close(self) -> None:
+        """Leave the broker."""
+        if self._producer is not None:
+            self._producer.close(timeout=TIMEOUT / 1000)
+
+    def _connected(self) -> KafkaProducer:
+        if self._producer is None:
+            told = broker.options(self._config, broker.tls(self._config))
+            limits = {"max_block_ms": TIMEOUT, "request_timeout_ms": TIMEOUT // 2, "delivery_timeout_ms": TIMEOUT}
+            self._producer = KafkaProducer(**told, **limits, bootstrap_timeout_ms=TIMEOUT // 2, linger_ms=5)
+        return self._producer

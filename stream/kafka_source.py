@@ -1,0 +1,247 @@
+"""Topics of Kafka as a source. Partitions are assigned, never subscribed: there is no rebalance to survive.
+
+Where reading goes on is said by the offsets in SQL; what is committed to the broker is a courtesy to tools that show lag.
+
+    silent     the broker has confirmed, again and again for ``idle_after``, that our position is a partition's end
+    gone       records that retention had deleted before they were read, by partition
+    reachable  whether the broker answered when it was last asked; while it does not, nobody is silent
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kafka import TopicPartition
+from kafka.errors import KafkaError, OffsetOutOfRangeError, RetriableError
+
+from labelstore.ledger import Advance
+from stream import broker
+from stream.config import Kafka
+from stream.courtesy import Courtesy
+from stream.sources import Partition, Record, SourceError
+from stream.start import start
+
+WAIT = 200  # ms for which a poll waits for the first record
+ASK = 1.0  # seconds between two questions for the ends of partitions, at most
+ANSWER = 2_000  # ms for an answer while running
+log = logging.getLogger(__name__)
+
+READING = {
+    "group_id": None,
+    "enable_auto_commit": False,
+    "auto_offset_reset": "none",
+    "isolation_level": "read_committed",
+    "metadata_max_age_ms": 5_000,  # so soon is a new partition noticed
+    "max_poll_records": 5_000,
+    "fetch_max_bytes": 16 << 20,
+    "max_partition_fetch_bytes": 1 << 20,
+}
+
+
+class KafkaSource:
+    """The topics of a configuration, read from ``config.start`` or from where `seek` says.
+
+    Raises:
+        SourceError: the broker cannot be reached or lets us not in, or a topic is missing; with the remedy.
+    """
+
+    def __init__(self, config: Kafka) -> None:
+        self.config = config
+        self.gone: Counter[Partition] = Counter()
+        self.reachable = True
+        self._consumer = broker.consumer(config, **READING)
+        self._courtesy = Courtesy(config)
+        self._next: dict[Partition, int] = {}
+        self._ends: dict[Partition, int] = {}
+        self._still: dict[Partition, tuple[int, float]] = {}  # position at the end, and since when that is known
+        self._silent: frozenset[Partition] = frozenset()
+        self._asked = 0.0
+        try:
+            self._partitions = self._assigned(broker.topics(self._consumer, config))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close(autocommit=False, timeout_ms=ANSWER)
+        self._courtesy.close()
+
+    def partitions(self) -> list[Partition]:
+        return list(self._partitions)
+
+    def positions(self) -> dict[Partition, int]:
+        if not self._next:
+            self.seek({})
+        return dict(self._next)
+
+    @property
+    def lag(self) -> dict[Partition, int]:
+        """Records of each partition that have not been read, as of the last answer of the broker."""
+        return {p: max(0, end - self._next.get(p, end)) for p, end in self._ends.items()}
+
+    # where to read ---------------------------------------------------------------------------------------------------
+
+    def seek(self, offsets: Mapping[Partition, int]) -> None:
+        """Go on from these offsets; without any, from ``config.start``. A partition that is new starts at its beginning.
+
+        Raises:
+            SourceError: retention has deleted the next record and the policy is `fail`; an offset is beyond the end.
+        """
+        first, ends = self._span(self._partitions)
+        begin = first if offsets else self._start(first, ends)
+        for p in self._partitions:
+            self._place(p, offsets.get(p, begin[p]), first[p], ends[p])
+        self._ends = ends
+        self._still.clear()
+
+    def _span(self, partitions: Sequence[Partition]) -> tuple[dict[Partition, int], dict[Partition, int]]:
+        """The first offset of each partition, and its end."""
+        places, timeout = [TopicPartition(*p) for p in partitions], self.config.timeout
+        try:
+            first = self._consumer.beginning_offsets(places, timeout_ms=timeout)
+            ends = self._consumer.end_offsets(places, timeout_ms=timeout)
+        except KafkaError as error:
+            raise SourceError(
+                f"kafka {', '.join(self.config.servers)}: no answer on where the partitions begin and end ({error!r}); the "
+                "broker must be reachable at the address it advertises (advertised.listeners)"
+            ) from None
+        return {Partition(*p): n for p, n in first.items()}, {Partition(*p): n for p, n in ends.items()}
+
+    def _start(self, first: dict[Partition, int], ends: dict[Partition, int]) -> dict[Partition, int]:
+        try:
+            begin = start(self.config.start, time.time_ns() // 1_000_000)
+        except ValueError as error:
+            raise SourceError(f"kafka.start: {error}") from None
+        if isinstance(begin, str):
+            return first if begin == "earliest" else ends
+        times = {TopicPartition(*p): begin for p in self._partitions}
+        found = self._consumer.offsets_for_times(times, timeout_ms=self.config.timeout)
+        return {Partition(*p): at.offset if at else ends[Partition(*p)] for p, at in found.items()}
+
+    def _place(self, partition: Partition, offset: int, first: int, end: int) -> None:
+        name = f"kafka {partition.topic}/{partition.partition}"
+        if offset > end:
+            raise SourceError(
+                f"{name}: we stand at offset {offset}, but the log ends at {end}: the topic was created anew; start with a "
+                "new store.url, or name the topic that was read before"
+            )
+        if offset < first:
+            lost = first - offset
+            if self.config.retention == "fail":
+                raise SourceError(
+                    f"{name}: our next record (offset {offset}) is gone, the log begins at {first}: retention has deleted "
+                    f'{lost} records that were not read; go on without them by kafka.retention = "earliest", or start with '
+                    "a new store.url; and raise retention.ms of the topic"
+                )
+            self.gone[partition] += lost
+            log.warning("%s: %d records are gone, retention has deleted them; going on at offset %d", name, lost, first)
+        self._next[partition] = max(offset, first)
+        self._consumer.seek(TopicPartition(*partition), self._next[partition])
+
+    def _assigned(self, found: Mapping[str, set[int]]) -> list[Partition]:
+        partitions = sorted(Partition(topic, n) for topic, numbers in found.items() for n in numbers)
+        self._consumer.assign([TopicPartition(*p) for p in partitions])
+        return partitions
+
+    # reading ---------------------------------------------------------------------------------------------------------
+
+    def poll(self, limit: int, paused: frozenset[Partition] = frozenset()) -> list[Record]:
+        """Further records. Nothing while the broker is gone: it is asked again at the next poll."""
+        if not self._next:
+            self.seek({})
+        self._silent = frozenset()
+        self._pause(paused)
+        try:
+            batches = self._consumer.poll(timeout_ms=WAIT, max_records=limit)
+        except OffsetOutOfRangeError as error:
+            self._overrun([Partition(*p) for p in error.args[0]])
+            return []
+        except RetriableError:
+            time.sleep(WAIT / 1000)
+            batches = {}
+        except KafkaError as error:
+            raise SourceError(f"kafka {', '.join(self.config.servers)}: {error!r}; mend this and start again") from None
+        found = [_record(record) for records in batches.values() for record in records]
+        for place, records in batches.items():
+            self._next[Partition(*place)] = records[-1].offset + 1
+        self._ask()
+        return found
+
+    def _pause(self, paused: frozenset[Partition]) -> None:
+        before = {Partition(*p) for p in self._consumer.paused()}
+        self._consumer.pause(*(TopicPartition(*p) for p in paused - before if p in self._next))
+        self._consumer.resume(*(TopicPartition(*p) for p in before - paused))
+
+    def _overrun(self, partitions: list[Partition]) -> None:
+        """Retention has overtaken us while reading."""
+        first, ends = self._span(partitions)
+        for p in partitions:
+            self._place(p, self._next[p], first[p], ends[p])
+
+    def _ask(self) -> None:
+        """Now and then: where partitions end, which are silent, and whether there are new ones."""
+        asked = time.monotonic()
+        if asked - self._asked < min(ASK, self.config.idle_after / 4000):
+            return
+        self._asked = asked
+        places = [TopicPartition(*p) for p in self._partitions]
+        try:
+            ends = {Partition(*p): end for p, end in self._consumer.end_offsets(places, timeout_ms=ANSWER).items()}
+        except KafkaError:
+            self.reachable = False
+            self._still.clear()
+            return
+        self.reachable = True
+        self._ends = ends
+        self._silent = frozenset(
+            p for p, end in ends.items() if self._quiet_for(p, end, asked) >= self.config.idle_after
+        )
+        self._meet()
+
+    def _quiet_for(self, partition: Partition, end: int, asked: float) -> float:
+        """For how long our position has been the end of a partition, ms."""
+        if end > self._next[partition]:  # perhaps marks of transactions, which are no records
+            at = self._consumer.position(TopicPartition(*partition), timeout_ms=ANSWER)
+            self._next[partition] = max(self._next[partition], at or 0)
+        position = self._next[partition]
+        if end > position:
+            self._still.pop(partition, None)
+            return 0.0
+        at, since = self._still.get(partition, (-1, asked))
+        self._still[partition] = (position, since if at == position else asked)
+        return (asked - self._still[partition][1]) * 1000
+
+    def _meet(self) -> None:
+        """Partitions added to a topic are read from their beginning."""
+        found = {topic: self._consumer.partitions_for_topic(topic) for topic in self.config.topics}
+        new = [Partition(topic, n) for topic, numbers in found.items() for n in numbers]
+        new = sorted(set(new) - set(self._partitions))
+        if new:
+            numbers = {topic: {p.partition for p in [*self._partitions, *new] if p.topic == topic} for topic in found}
+            self._partitions = self._assigned(numbers)
+            first, ends = self._span(new)
+            for p in new:
+                self._place(p, first[p], first[p], ends[p])
+
+    def silent(self) -> frozenset[Partition]:
+        return self._silent
+
+    def end_offsets(self) -> dict[Partition, int]:
+        return self._span(self._partitions)[1]
+
+    def exhausted(self) -> frozenset[Partition]:
+        return frozenset()
+
+    def journal(self) -> Sequence[Advance]:
+        return ()
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        self._courtesy.commit(offsets)
+
+
+def _record(found: Any) -> Record:
+    timestamp = found.timestamp if found.timestamp is not None and found.timestamp >= 0 else None
+    return Record(found.topic, found.partition, found.offset, timestamp, found.key, found.value or b"")

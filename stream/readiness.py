@@ -1,0 +1,46 @@
+"""What a log lacks for training, in sentences: nothing is wrong with a record, and yet nothing would be learned."""
+
+from collections.abc import Iterator
+
+from stream.check import Findings
+
+
+def missing(found: Findings, target: str) -> Iterator[str]:
+    """What a learner of ``target`` would miss, each with what to do about it."""
+    shown, counts = found.counts["impressions"], found.counts
+    if not shown:
+        yield "no impressions: there is nothing to train on; send events of type impression, or map a topic to them"
+        return
+    yield from _labels(found, target)
+    if not counts["signals"]:
+        yield "no signals: pq_signals will learn as pq does; send clicks and carts where there are any"
+    if found.shape["features"] == shown:
+        yield "no impression has features: all get the same score; send what was known when they were shown"
+    elif found.shape["features"] * 2 > shown:
+        yield f"{found.shape['features']:,} of {shown:,} impressions have no features; those all get the same score"
+    yield from _matches(found)
+
+
+def _labels(found: Findings, target: str) -> Iterator[str]:
+    kinds = [name.partition(" ")[2] for name in found.kinds if name.startswith("conversion ")]
+    if not kinds:
+        yield "no conversions: every row would be learned as a refusal; send events of type conversion"
+    elif target not in kinds:
+        yield (
+            f"no conversion of kind {target!r}, which is the target: every row would be learned as a refusal; "
+            f"the kinds here are {', '.join(sorted(kinds))}: set target to one of them"
+        )
+
+
+def _matches(found: Findings) -> Iterator[str]:
+    """Kinds none of which finds its impression, and why that may be."""
+    if not found.complete:
+        return
+    for kind, times in sorted(found.kinds.items()):
+        if found.lost[kind] == times > 0:
+            why = (
+                "the impressions have no user_id and item_id to be found by"
+                if not found.shape["touch"]
+                else "compare their impression_id, or user_id and item_id, with those of the impressions"
+            )
+            yield f"{kind}: none of {times:,} belongs to an impression of this log; {why}"

@@ -1,0 +1,147 @@
+"""Reading: records of a source become events that wait for the watermark, or dead letters; clocks move with them.
+
+Everything here is part of the next commit, so a run that goes on from it reads each record once.
+"""
+
+from collections import Counter
+from typing import Any
+
+from sqlalchemy import Connection
+
+from labelstore import ledger
+from stream.codec import Codec, DeadLetter
+from stream.foreign import Ignored
+from stream.journal import Journal
+from stream.settings import Settings
+from stream.sources import Partition, Record, Source
+from stream.waiting import WaitingRoom
+from stream.watermark import BEGINNING, Watermark
+
+AHEAD = 50_000  # waiting records from which on only the slowest partitions are read
+
+
+class Reading:
+    """A source being read from its beginning, or from where `restore` says.
+
+    Args:
+        settings: how late records may be, and how they are read.
+        counts: told how many records were ``read``, ``late``, ``ignored`` and ``dead_letters``.
+    """
+
+    def __init__(self, source: Source, settings: Settings, counts: Counter[str]) -> None:
+        self.source, self._counts = source, counts
+        self.codec = Codec(settings.strict, settings.mapping)
+        self.clocks = Watermark(source.partitions(), settings.lateness)
+        self.waiting = WaitingRoom()
+        self.offsets: dict[Partition, int] = {}  # of the next record of each partition
+        self._journal = Journal(source.journal())
+        self._letters: list[DeadLetter] = []
+
+    def begin(self) -> None:
+        """Nothing was read before."""
+        self.offsets = self.source.positions()
+        self._obey_all()
+
+    @property
+    def over(self) -> bool:
+        """Whether no record will come any more. A live log is never over."""
+        return self.source.exhausted() >= frozenset(self.clocks.clocks)
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether clocks were raised since the last commit, beside what records did."""
+        return bool(len(self._journal))
+
+    def read(self, limit: int) -> int:
+        """Read some records; how many there were."""
+        self._meet()
+        records = self.source.poll(limit, self._paused())
+        self.clocks.exhaust(self.source.exhausted())
+        for record in records:
+            self._take(record)
+        for partition, clock in self.clocks.quiet(self.source.silent()).items():
+            self._journal.note(partition, self.offsets[partition], clock)
+        return len(records)
+
+    def _meet(self) -> None:
+        """Partitions that were added to a live log start at the watermark."""
+        known, now = self.clocks.clocks, self.source.partitions()
+        if len(now) > len(known):
+            positions = self.source.positions()
+            for partition in now:
+                if partition not in known:
+                    self.clocks.add(partition)
+                    self._start(partition, positions[partition])
+
+    def _start(self, partition: Partition, offset: int) -> None:
+        """A partition that is new among others; its clock has been set."""
+        self.offsets[partition] = offset
+        if self.clocks.clocks[partition] > BEGINNING:
+            self._journal.note(partition, offset, self.clocks.clocks[partition])
+        self._obey(partition, offset)
+
+    def _paused(self) -> frozenset[Partition]:
+        """While much is waiting, only the partitions that hold the watermark back are read."""
+        if len(self.waiting) < AHEAD:
+            return frozenset()
+        return frozenset(self.clocks.clocks) - self.clocks.slowest()
+
+    def _take(self, record: Record) -> None:
+        place = Partition(record.topic, record.partition)
+        self._obey(place, record.offset)
+        self.offsets[place] = record.offset + 1
+        self._counts["read"] += 1
+        event = self.codec.decode(record)
+        if isinstance(event, DeadLetter):
+            self._counts["dead_letters"] += 1
+            self._letters.append(event)
+        elif isinstance(event, Ignored):
+            self._counts["ignored"] += 1
+        else:
+            known_at, late = self.clocks.read(place, event.at)
+            self._counts["late"] += late
+            self.waiting.add(self.codec.plain(record, event), event, known_at)
+        self._obey(place, record.offset + 1)
+
+    def _obey(self, partition: Partition, offset: int) -> None:
+        if (clock := self._journal.obey(partition, offset)) > BEGINNING:
+            self.clocks.raise_to(partition, clock)
+
+    def _obey_all(self) -> None:
+        for partition in self.clocks.clocks:
+            self._obey(partition, self.offsets.get(partition, 0))
+
+    def finish(self) -> int:
+        """The log is over; the event time at which it ends, ms."""
+        return self.clocks.finish(self.waiting.last())
+
+    # commit and resume ----------------------------------------------------------------------------------------------
+
+    def save(self, connection: Connection, passed: int) -> None:
+        """Write what a commit keeps of it: waiting records, dead letters, the journal."""
+        ledger.save_waiting(connection, passed, self.waiting.unsaved())
+        ledger.save_dead_letters(connection, [{**d.record._asdict(), "reason": d.reason} for d in self._letters])
+        ledger.save_journal(connection, self._journal.unsaved())
+        self._letters.clear()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it beside that."""
+        return {
+            "offsets": [[*place, offset] for place, offset in sorted(self.offsets.items())],
+            **self.clocks.state(),
+            "unknown": dict(self.codec.unknown),
+            "ignored": dict(self.codec.ignored),
+        }
+
+    def restore(self, state: dict[str, Any], connection: Connection) -> None:
+        """Go on from `state` and the rows of the commit."""
+        self.source.seek({Partition(topic, partition): offset for topic, partition, offset in state["offsets"]})
+        self.codec.unknown.update(state["unknown"])
+        self.codec.ignored.update(state.get("ignored", {}))
+        self.clocks.restore(state["clocks"], state["latest"], state["watermark"])
+        self.offsets = self.source.positions()
+        known = {Partition(topic, partition) for topic, partition, _ in state["clocks"]}
+        for partition in [p for p in self.clocks.clocks if p not in known]:
+            self._start(partition, self.offsets[partition])
+        self._obey_all()
+        self.waiting.restore(ledger.load_waiting(connection))

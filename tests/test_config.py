@@ -1,0 +1,114 @@
+"""The file of settings explains every key, loads as it is written, and says where each value comes from."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+from typer.testing import CliRunner
+
+from stream.cli import app
+from stream.commands.config import template
+from stream.config import Config, ConfigError, Http, Kafka, Log, Store, load
+from stream.settings import Settings
+
+SECTIONS: dict[str, type[BaseModel]] = {"kafka": Kafka, "store": Store, "learner": Settings, "http": Http, "log": Log}
+RUN = CliRunner()
+SHOP = """
+[learner]
+window = "7d"
+[mapping.shop]
+type = "item"
+item_id = "sku"
+at = "ts"
+"""
+
+
+def test_every_key_is_in_the_file_and_described() -> None:
+    """Each key of each section stands in it, after a line that says what it means."""
+    text = template()
+    for section, model in SECTIONS.items():
+        part = text.split(f"\n[{section}]\n")[1].split("\n\n")[0]
+        for name in model.model_fields.keys() - {"mapping"}:
+            assert re.search(rf"^# \S.*\n# {name}( =|:)", part, re.M), f"{section}.{name}"
+    assert set(SECTIONS) | {"mapping"} == set(Config.model_fields)
+
+
+def test_the_file_loads_as_it_is_and_with_every_line_in_force(tmp_path: Path) -> None:
+    """It says the defaults: as written, and with the # taken away from every line that has a value."""
+    file = tmp_path / "belated.toml"
+    file.write_text(template())
+    assert load(file) == Config()
+    bare, mapping = template().split("# [mapping.TOPIC]")
+    file.write_text(re.sub(r"^# (\w+ = .+)$", r"\1", bare, flags=re.M))
+    assert len(tomllib.loads(file.read_text())["kafka"]) > 10
+    assert load(file) == Config()
+    file.write_text("\n".join(line.removeprefix("# ") for line in mapping.splitlines()[1:]))
+    assert set(load(file).mapping["shop-events"].cases) == {"view", "add_to_cart", "order"}
+
+
+def test_init_overwrites_nothing(tmp_path: Path) -> None:
+    """A file that is there stays."""
+    file = tmp_path / "belated.toml"
+    assert RUN.invoke(app, ["config", "init", str(file)]).exit_code == 0
+    file.write_text("mine")
+    assert isinstance(RUN.invoke(app, ["config", "init", str(file)]).exception, FileExistsError)
+    assert file.read_text() == "mine"
+
+
+def test_show_says_where_values_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File, environment or default, key by key; secrets are masked; mapped topics are told."""
+    file = tmp_path / "belated.toml"
+    file.write_text(SHOP)
+    monkeypatch.setenv("BELATED_KAFKA__PASSWORD", "hunter2")
+    monkeypatch.setenv("BELATED_HTTP__PORT", "9000")
+    said = RUN.invoke(app, ["config", "show", "-c", str(file)]).stdout
+    for line in (r'window = "7d" +file', r"port = 9000 +environment", r'wait = "1d" +default', r"\*{8} +environment"):
+        assert re.search(line, said), line
+    assert "hunter2" not in said
+    assert "records become item; [kafka] reads no topic of that name" in said
+
+
+def test_a_mapping_is_part_of_what_a_learner_is_told(tmp_path: Path) -> None:
+    """`settings` holds it; in [learner] it has no place; what is wrong with it is told by its place."""
+    file = tmp_path / "belated.toml"
+    file.write_text(SHOP)
+    assert set(load(file).settings.told()["mapping"]) == {"shop"}
+    assert load(file, without=("learner",)).settings.window == Settings().window
+    file.write_text(SHOP.replace('item_id = "sku"', 'item_id = "sku"\ncolour = "c"'))
+    with pytest.raises(ConfigError, match=r"mapping\.shop\.colour: there is no such key"):
+        load(file)
+    file.write_text(SHOP.replace("[mapping.", "[learner.mapping."))
+    with pytest.raises(ConfigError, match=r"write it as \[mapping.TOPIC\]"):
+        load(file)
+
+
+def test_options_that_are_not_given_come_from_the_file(tmp_path: Path) -> None:
+    """validate and replay read [mapping] and [learner]; what is typed stands above; the rest of the file is not needed."""
+    file, log = tmp_path / "belated.toml", tmp_path / "shop.jsonl"
+    file.write_text('[kafka]\nprotocol = "SASL_SSL"\n' + SHOP.replace("window", 'target = "order"\nwindow'))
+    log.write_text('{"sku": "a", "ts": 1700000000000}\n{"ts": 1700000000000}\n')
+    done = RUN.invoke(app, ["validate", str(log), "-c", str(file)])
+    assert done.exit_code == 1
+    for words in (
+        '{"sku": "a", "ts": 1700000000000}',
+        'is read as {"type":"item","item_id":"a","at":1700000000000,"features":{}}',
+        "item_id: sku: missing (there is 'ts')",
+        "for training: no impressions",
+    ):
+        assert words in done.stdout
+    for more, window in (([], "7 days"), (["--window", "9d"], "9 days")):
+        done = RUN.invoke(
+            app, ["replay", str(log), "-c", str(file), "--store", f"sqlite:///{tmp_path}/{window}.db", *more]
+        )
+        assert done.exit_code == 0, done.output
+    from labelstore import ledger
+    from labelstore.store import existing
+
+    for window, days in (("7 days", 7), ("9 days", 9)):
+        with existing(f"sqlite:///{tmp_path}/{window}.db") as connection:
+            row = ledger.newest(connection)
+            assert row is not None
+            assert row.settings["window"] == days * 86_400_000
+            assert row.settings["target"] == "order"

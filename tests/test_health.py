@@ -1,0 +1,104 @@
+"""The health endpoints, asked over a real socket."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("prometheus_client", reason="needs the extra `daemon`: pip install 'belated[daemon]'")
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from stream.health import ABOUT, ALIVE, NOTHING, Health, Server, Status
+
+STATUS = Status(
+    True,
+    {"read": 12, "impressions": 10, "dead_letters": 2},
+    1_700_000_000_000,
+    3,
+    {"signals/0": 4, "signals/1": 0},
+    5,
+    7,
+    1_700_000_100_000,
+    {"pq_signals": dict.fromkeys(ABOUT, 0.5) | {"settled_auc": None}},
+)
+
+
+@pytest.fixture
+def health() -> Iterator[tuple[Health, int]]:
+    found = Health()
+    server = Server(found, "127.0.0.1", 0)
+    yield found, server.port
+    server.close()
+
+
+def ask(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:  # our own
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_ready_only_while_it_works(health: tuple[Health, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not before the first status, not when it leaves, not when the loop has not turned for a minute."""
+    told, port = health
+    assert ask(port, "/healthz")[0] == 200
+    assert ask(port, "/readyz")[0] == 503
+    told.publish(STATUS)
+    assert ask(port, "/readyz") == (200, "ready\n")
+    now = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr("stream.health.time.monotonic", lambda: now + ALIVE + 1)
+        assert not told.alive
+        assert not told.ready
+    told.leave()
+    assert ask(port, "/readyz")[0] == 503
+    assert ask(port, "/healthz")[0] == 200
+
+
+def test_metrics_are_what_prometheus_reads(health: tuple[Health, int]) -> None:
+    """Every figure of the status is there under its name, parsed by Prometheus' own reader."""
+    told, port = health
+    told.publish(STATUS)
+    code, text = ask(port, "/metrics")
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert code == 200
+    assert samples["belated_records_total", "dead_letters"] == 2
+    assert samples["belated_consumer_lag_records", "signals/0"] == 4
+    assert samples["belated_ready",] == 1
+    assert samples["belated_waiting_records",] == 3
+    assert samples["belated_retention_lost_records",] == 5
+    assert samples["belated_checkpoint_number",] == 7
+    assert samples["belated_checkpoint_timestamp_seconds",] == 1_700_000_100
+    assert samples["belated_event_time_lag_seconds",] > 0
+    for figure in ABOUT:
+        assert samples.get((f"belated_{figure}", "pq_signals")) == (None if figure == "settled_auc" else 0.5)
+
+
+def test_status_is_json(health: tuple[Health, int]) -> None:
+    """All of it, before anything is known and after."""
+    told, port = health
+    assert json.loads(ask(port, "/status")[1]) == {
+        **NOTHING._asdict(), "alive": True, "ready": False, "event_time_lag_s": None,
+    }  # fmt: skip
+    told.publish(STATUS)
+    found = json.loads(ask(port, "/status")[1])
+    assert found["counts"] == STATUS.counts
+    assert found["learners"] == STATUS.learners
+    assert found["event_time_lag_s"] > 0
+
+
+def test_what_is_not_there(health: tuple[Health, int]) -> None:
+    """Other paths say what there is."""
+    _, port = health
+    code, text = ask(port, "/../etc/passwd")
+    assert (code, text) == (404, "there are /healthz, /readyz, /metrics and /status\n")
+    assert ask(port, "/metrics?x=1")[0] == 200

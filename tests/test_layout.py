@@ -1,0 +1,153 @@
+"""Revisions of the tables: a migrated store is a created one, and a store of another revision is refused with the remedy."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, inspect, text
+
+from labelstore import layout
+from labelstore.engines import engine_of
+from labelstore.store import LabelStore, StoreError, existing, upgrade
+from labelstore.tables import metadata
+from strategies import DAY, HOUR, T0, lines
+from stream.backtest import backtest
+from stream.settings import Settings
+from stream.sources import ListSource
+from test_letters import said
+
+SETTINGS = Settings(methods=("settled",), window=2 * DAY, wait=5 * HOUR)
+SHOWN: list[dict[str, Any]] = [{"type": "impression", "impression_id": f"i{n}", "at": T0 + n} for n in range(20)]
+BACK: dict[str, tuple[str, ...]] = {
+    "0002": ("DROP TABLE journal", "ALTER TABLE dead_letters DROP COLUMN forwarded"),
+}
+BACK["0001"] = (*BACK["0002"], "DROP TABLE erasures", "ALTER TABLE dead_letters DROP COLUMN retried")
+COLLATIONS = (
+    "SELECT table_name, column_name, collation_name FROM information_schema.columns "
+    "WHERE table_schema = current_schema()"
+)
+
+
+def migrate(engine: Engine, target: str) -> None:
+    from alembic import command
+
+    with engine.begin() as connection:
+        command.upgrade(layout.configuration(connection), target)
+
+
+def index(found: Any) -> str:
+    """An index as text, with its condition."""
+    where = {option: str(value) for option, value in found.get("dialect_options", {}).items()}
+    return f"{found['name']} {found['column_names']} {found['unique']} {where}"
+
+
+def described(engine: Engine) -> dict[str, Any]:
+    """Everything the database says of the tables: columns, keys, indexes with their conditions, collations."""
+    found = inspect(engine)
+    told: dict[str, Any] = {}
+    for name in found.get_table_names():
+        told[name] = (
+            sorted((column["name"], str(column["type"]), column["nullable"]) for column in found.get_columns(name)),
+            found.get_pk_constraint(name)["constrained_columns"],
+            sorted(str(one["column_names"]) for one in found.get_unique_constraints(name)),
+            sorted(map(index, found.get_indexes(name))),
+            [(one["constrained_columns"], one["referred_table"]) for one in found.get_foreign_keys(name)],
+        )
+    if engine.dialect.name == "postgresql":
+        with engine.connect() as connection:
+            told["collations"] = sorted(map(str, connection.execute(text(COLLATIONS))))
+    return told
+
+
+def replay(store: str, folder: Path) -> dict[str, int]:
+    log = ListSource({("events", 0): lines(SHOWN)})
+    found = backtest("log", log, SETTINGS, store, checkpoints=folder)
+    return dict(found.summary["events"])
+
+
+def test_the_newest_revision_is_the_last_file() -> None:
+    """The revision that new stores get is the head of the migrations, and each is one step."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "labelstore:migrations")
+    files = ScriptDirectory.from_config(config)
+    assert files.get_heads() == [layout.HEAD]
+    assert sorted(one.revision for one in files.walk_revisions()) == layout.known()
+
+
+def test_migrated_equals_created(store_url: str) -> None:
+    """The migrations make what `tables` says: alembic finds no difference, nor does a look at all the database tells."""
+    engine = engine_of(store_url)
+    migrate(engine, "head")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"include_name": lambda name, kind, parents: name != layout.version.name}
+        )
+        assert compare_metadata(context, metadata) == []
+    migrated = described(engine)
+    metadata.drop_all(engine)
+    layout.BESIDE.drop_all(engine)
+    layout.create(engine)
+    assert described(engine) == migrated
+    engine.dispose()
+
+
+@pytest.mark.parametrize("before", ["0001", "0002"])
+@pytest.mark.parametrize("marked", [True, False])
+def test_an_older_store_is_refused_and_upgraded(store_url: str, tmp_path: Path, before: str, marked: bool) -> None:
+    """A store of an older revision, or of before revisions, is refused with the remedy; upgraded, it goes on."""
+    folder = tmp_path / "store.checkpoints"
+    replay(store_url, folder)
+    engine = engine_of(store_url)
+    with engine.begin() as connection:
+        for change in BACK[before]:
+            connection.execute(text(change))
+        connection.execute(
+            text("UPDATE alembic_version SET version_num = :n" if marked else "DROP TABLE alembic_version"),
+            {"n": before} if marked else {},
+        )
+    for use in (lambda: replay(store_url, folder), lambda: existing(store_url).__enter__()):
+        says = rf"revision {before} .* needs {layout.HEAD}; run: belated store upgrade --store"
+        with pytest.raises(StoreError, match=says):
+            use()
+    assert upgrade(store_url) == (before, layout.HEAD)
+    assert upgrade(store_url) == (layout.HEAD, layout.HEAD)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"include_name": lambda name, kind, parents: name != layout.version.name}
+        )
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+    assert replay(store_url, folder)["read"] == len(SHOWN)
+
+
+def test_a_newer_store_is_refused(store_url: str) -> None:
+    """A revision nobody knows here is neither used nor upgraded."""
+    LabelStore(store_url, {"purchase": DAY}, DAY).close()
+    engine = engine_of(store_url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0099'"))
+    engine.dispose()
+    with pytest.raises(StoreError, match="revision 0099, which a newer belated wrote; install that one"):
+        LabelStore(store_url, {"purchase": DAY}, DAY)
+    with pytest.raises(StoreError, match="revision 0099"):
+        upgrade(store_url)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`belated store upgrade` says from which revision to which; where there is no store it makes none."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    with closing(LabelStore(url, {"purchase": DAY}, DAY)) as store, store.engine.begin() as connection:
+        for change in (*BACK["0001"], "DROP TABLE alembic_version"):
+            connection.execute(text(change))
+    assert said(capsys, monkeypatch, "store", "upgrade", "--store", url)[:2] == (0, f"revision 0001 -> {layout.HEAD}\n")
+    assert "newest already" in said(capsys, monkeypatch, "store", "upgrade", "--store", url)[1]
+    (tmp_path / "empty.db").write_bytes(b"")
+    for name, says in (("none.db", "no such file"), ("empty.db", "holds no label store")):
+        status, _, err = said(capsys, monkeypatch, "store", "upgrade", "--store", f"sqlite:///{tmp_path}/{name}")
+        assert (status, says in " ".join(err.split())) == (2, True)

@@ -235,7 +235,7 @@ ENVELOPES: dict[str, Kind] = {
     "envelope": Kind(enveloped(), True),
     "envelope, value first": Kind(lambda random, event: text({"value": event, "timestamp": event["at"]}), True),
     "envelope of text": Kind(enveloped(value=lambda event: text(event).decode()), True),
-    "envelope with more": Kind(enveloped(headers={"a": 1}), True),
+    "envelope with more": Kind(enveloped(headers={"a": 1}), False),
     "envelope without timestamp": Kind(part("timestamp"), True),
     "envelope without value": Kind(part("value"), False),
     "envelope with a type": Kind(enveloped(type="signal"), False),

@@ -127,6 +127,7 @@ class Target:
         for n, look in enumerate(due):
             _, at, known_at, _ = shown[look.impression]
             first = look_at(self.schedules[look.schedule].first, at, known_at)
+            until = min(first, look.at)
             final = look.at >= look_at(self.window, at, known_at)
             if self.schedules[look.schedule].hindsight:
                 label = int(look.impression in self._hindsight)
@@ -134,10 +135,9 @@ class Target:
             elif credit := credits.get(look.impression):
                 known = converted_at(look.at, credit)
                 delay = -1 if known is None else known - at
-                rows.append((at, first, label_at(first, credit), label_at(look.at, credit), final, delay))
+                rows.append((at, first, label_at(until, credit), label_at(look.at, credit), final, delay))
             else:
                 rows.append((at, first, 0, 0, final, -1))
-            until = min(first, look.at)
             for kind, signal_at, signal_known in seen.get(look.impression, ()):
                 if signal_known <= until:
                     marks.append((n, kind, until - signal_at))

@@ -64,7 +64,8 @@ class Observations(NamedTuple):
 
     ``label`` is what was known at the look, ``final`` says that it will not change by rule. ``delay`` runs from the
     impression to the moment its conversion was known, -1 where none is. ``first_at``, ``first_label`` and ``signals``
-    (rows of (row, kind, ms before the look)) describe the FIRST look of the same impression under the same schedule.
+    (rows of (row, kind, ms before the look)) describe the FIRST look of the same impression under the same schedule; in
+    an outcome before it, label and signals are those of the outcome's time: nobody knows yet what the first look will see.
     """
 
     at: NDArray[np.int64]

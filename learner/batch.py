@@ -49,7 +49,8 @@ class Batch(NamedTuple):
     ``rows``: their features, R = B.
     ``look`` [B] int64: `Look`. ``impression`` [B] int64: which one. ``at`` [B] float64: event time of the look.
     ``shown`` [B] float64: event time of the impression. ``elapsed`` [B] float64: impression to FIRST look.
-    ``label`` [B] float32: 1 if a conversion was known at this look. ``first_label`` [B] float32: at the first look.
+    ``label`` [B] float32: 1 if a conversion was known at this look. ``first_label`` [B] float32: at the first look,
+    or at this one where it is an outcome before it; so are ``signals``.
     ``delay`` [B] float64: impression to the moment its conversion was known; -1 if none was.
     ``signals`` [B, KINDS] float32: how many signals of each kind were known at the first look.
     ``since`` [B] float64: from the newest of them to the first look; -1 if there is none.

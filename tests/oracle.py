@@ -172,7 +172,12 @@ class Oracle:
             first = max(event.at + self.schedules[schedule].first, known_at)
             flips = [k for k in sorted(k for k, _ in credits) if k <= at and label(credits, k)]
             delay = flips[0] - event.at if flips else -1
-            told = label(credits, at), label(credits, first), self.signals(place, min(first, at)), int(at >= close)
+            told = (
+                label(credits, at),
+                label(credits, min(first, at)),
+                self.signals(place, min(first, at)),
+                int(at >= close),
+            )
             found.append((at, place + 1, why, schedule, int(learn), *told, delay))
 
         flips = [k for k in sorted(k for k, _ in credits) if label(credits, k) and k <= close]

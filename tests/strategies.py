@@ -53,6 +53,27 @@ def metadata(draw: st.DrawFn) -> dict[str, Any]:
     return {"type": "item", "item_id": draw(items), "at": draw(times), "features": {"stock": draw(st.integers(0, 3))}}
 
 
+REFERENCE = ("impression_id", "user_id", "item_id")
+
+
+@st.composite
+def journeys(draw: st.DrawFn) -> list[tuple[dict[str, Any], int]]:
+    """One customer: shown, then signals, purchases and their adjustments, each with its hour. Now and then an id repeats."""
+    number, hour = draw(st.integers(0, 99)), draw(st.one_of(st.integers(-3, 9), st.integers(-60, 3)))
+    shown = draw(impressions()) | {"impression_id": f"i{number}"}
+    names = {name: shown[name] for name in REFERENCE[1:] if name in shown}
+    journey = [(shown, hour)]
+    for n, after in enumerate(draw(st.lists(st.sampled_from([0, 1, 3, 5, 6, 20, 47, 48, 49]), min_size=1, max_size=4))):
+        event = {name: value for name, value in draw(referring()).items() if name not in REFERENCE}
+        named = draw(st.booleans()) or not names
+        event |= {"impression_id": f"i{number}"} if named else names
+        journey.append((event | {"event_id": f"{number}.{n}"}, hour + after))
+        if event["type"] == "conversion" and draw(st.booleans()):
+            adjustment = draw(adjustments()) | {"conversion_id": f"{number}.{n}", "event_id": f"{number}.{n}"}
+            journey.append((adjustment, hour + after + draw(st.integers(0, 4))))
+    return journey
+
+
 def lines(events: list[dict[str, Any]]) -> list[bytes]:
     """Events as lines of a log."""
     return [json.dumps(event).encode() for event in events]
@@ -62,3 +83,12 @@ logs = st.lists(
     st.one_of(impressions(), impressions(), referring(), referring(), adjustments()), min_size=1, max_size=40
 )
 """A log of one partition, in any order: most of it comes late."""
+
+
+def _timeline(told: list[list[tuple[dict[str, Any], int]]]) -> list[dict[str, Any]]:
+    found = [event | {"at": T0 + (60 + hour) * HOUR} for journey in told for event, hour in journey]
+    return sorted(found, key=lambda event: int(event["at"]))
+
+
+timelines = st.lists(journeys(), min_size=1, max_size=6).map(_timeline)
+"""Customers side by side, in the order of time: nothing comes late."""

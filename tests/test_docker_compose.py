@@ -1,5 +1,7 @@
 """The compose file: what it promises can be read off it."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ def services() -> dict[str, Any]:
 
 def test_every_port_is_on_loopback(services: dict[str, Any]) -> None:
     """No port is open to the network."""
-    ports = [port for service in services.values() for port in service["ports"]]
+    ports = [port for service in services.values() for port in service.get("ports", [])]
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
@@ -25,17 +27,72 @@ def test_every_port_is_on_loopback(services: dict[str, Any]) -> None:
 def test_no_password_is_written_down(services: dict[str, Any]) -> None:
     """Secrets come from the environment, without a default."""
     for service in services.values():
-        for name, value in service["environment"].items():
+        for name, value in service.get("environment", {}).items():
             if "PASSWORD" in name:
                 assert str(value).startswith("${")
                 assert ":?" in value
 
 
+ONCE = {"topics", "migrate", "simulator"}  # they do one thing and end
+
+
 def test_every_service_is_pinned_healthy_and_keeps_its_data(services: dict[str, Any]) -> None:
-    """Each image has a version, a health check, and a named volume that is declared."""
+    """Each image has a version or is built here; what stays up has a health check of its own or of its image; volumes are
+    files of this checkout, read-only, or declared."""
     declared = yaml.safe_load(FILE.read_text())["volumes"]
-    for service in services.values():
-        assert ":" in service["image"]
-        assert not service["image"].endswith(":latest")
-        assert service["healthcheck"]["test"][0] == "CMD"
-        assert all(volume.split(":")[0] in declared for volume in service["volumes"])
+    for name, service in services.items():
+        assert "build" in service or (not service["image"].endswith(":latest") and ":" in service["image"])
+        if name not in ONCE and "build" not in service and name != "grafana":
+            assert service["healthcheck"]["test"][0] == "CMD"
+        for volume in service.get("volumes", []):
+            source, *rest = volume.split(":")
+            assert source in declared or (rest[-1] == "ro" and (FILE.parent / source).exists())
+
+
+def test_each_starts_when_what_it_needs_is_there(services: dict[str, Any]) -> None:
+    """Health checks order the start: broker and database, topics and tables, the learner, the shop."""
+    needs = {name: service.get("depends_on", {}) for name, service in services.items()}
+    assert needs["topics"] == {"kafka": {"condition": "service_healthy"}}
+    assert needs["migrate"] == {"postgres": {"condition": "service_healthy"}}
+    assert set(needs["learner"]) == {"migrate", "topics"}
+    assert all(need["condition"] == "service_completed_successfully" for need in needs["learner"].values())
+    assert needs["simulator"] == {"learner": {"condition": "service_healthy"}}
+
+
+def test_the_learner_is_shut_in(services: dict[str, Any]) -> None:
+    """Not root, no capabilities, a read-only root file system; what lasts is on the named volume."""
+    learner, dockerfile = services["learner"], (FILE.parent / "deploy" / "Dockerfile").read_text()
+    assert learner["read_only"]
+    assert learner["cap_drop"] == ["ALL"]
+    assert "checkpoints:/var/lib/belated" in learner["volumes"]
+    assert "USER belated" in dockerfile
+
+
+def test_the_configuration_of_the_demo_network_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The learner's file has no unknown key and no secret, and its topics are those that are made."""
+    from stream.config import load
+
+    monkeypatch.setenv("BELATED_STORE__PASSWORD", "x")
+    config = load(FILE.parent / "deploy" / "belated.toml")
+    made = yaml.safe_load(FILE.read_text())["services"]["topics"]["command"][0]
+    for topic in (*config.kafka.topics, config.kafka.dead_letters):
+        assert str(topic) in made
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+    """Every metric in Grafana's dashboard is one that /metrics serves."""
+    pytest.importorskip("prometheus_client", reason="needs the extra `daemon`: pip install 'belated[daemon]'")
+    from prometheus_client import generate_latest
+
+    from stream.health import Health
+    from test_health import STATUS
+
+    health = Health()
+    health.publish(STATUS)
+    served = set(re.findall(r"^(belated_\w+)", generate_latest(health.registry).decode(), re.M))
+    board = json.loads((FILE.parent / "deploy" / "grafana" / "dashboards" / "belated.json").read_text())
+    asked = {
+        name for panel in board["panels"] for t in panel["targets"] for name in re.findall(r"belated_\w+", t["expr"])
+    }
+    assert asked
+    assert asked <= served | {"belated_settled_auc"}

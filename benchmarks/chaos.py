@@ -23,6 +23,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import structlog
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 from kills import STEPS, _deadly
@@ -64,6 +65,7 @@ def live(kafka: str, store: str, folder: str, step: str | None, count: int) -> N
     if step:
         where, name, after = LIVE_STEPS[step]
         setattr(where, name, _deadly(getattr(where, name), after, count))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
     told = Store(url=store, checkpoints=Path(folder), every="1s", records=300)  # type: ignore[arg-type]  # as people write it
     config = Config(kafka=Kafka.model_validate_json(kafka), store=told, learner=SETTINGS, http=Http(port=0))
     daemon(config, lambda: KafkaSource(config.kafka))
@@ -163,7 +165,7 @@ def disturb(context: Any, broker: Broker, given: tuple[str, str, str], feed: Fee
             process.terminate() if what == "term" else process.kill()  # gone already, where it met no broker: it said so
         else:
             feed.more(keep=LAST)  # so that there is something to commit
-            process.join(15)
+            process.join(8)
             process.kill()
         process.join()
         killed += process.exitcode == -signal.SIGKILL

@@ -68,3 +68,4 @@ def _log_as_json(level: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)  # it warns of its own pauses

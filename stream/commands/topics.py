@@ -125,9 +125,9 @@ def _prepare(config: "Kafka", router: "Router", keep: bool, partitions: int | No
         there = {topic: len(consumer.partitions_for_topic(topic)) for topic in router.topics if topic in existing}
     finally:
         consumer.close(autocommit=False)
-    missing = {
-        topic: max(partitions, need) for topic, need in router.partitions.items() if topic not in there and partitions
-    }
+    read = [*config.topics, *([config.dead_letters] if config.dead_letters else [])]  # `belated run` wants all of them
+    needed = dict.fromkeys(read, 1) | dict(router.partitions) if partitions else {}
+    missing = {topic: max(partitions or 1, need) for topic, need in needed.items() if topic not in existing}
     if missing:
         check(router.partitions, there | missing, keep)
         _create(config, missing)

@@ -1,0 +1,185 @@
+"""`belated run` as its users run it: a process, a broker, signals, and what it says."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import broker_tools
+from broker_tools import configured
+from conftest import free_port
+from labelstore import ledger
+from labelstore.store import existing
+from strategies import lines
+from stream.config import Config, ConfigError, Kafka
+from stream.daemon import check
+from stream.settings import Settings
+from test_loop import shop
+
+pytest.importorskip("structlog", reason="needs the extra `daemon`: pip install 'belated[daemon]'")
+
+EVENTS = shop(1500, seed=5)
+LEARNER = {"window": "2d", "wait": "5h"}
+
+
+class Daemon:
+    """A running `belated run`."""
+
+    def __init__(self, config: Kafka, store: Path, **environment: str) -> None:
+        self.port = free_port()
+        told = {
+            "KAFKA__SERVERS": json.dumps(config.servers), "KAFKA__IMPRESSIONS": config.impressions,
+            "KAFKA__SIGNALS": config.signals, "KAFKA__CONVERSIONS": config.conversions, "KAFKA__ITEMS": config.items,
+            "KAFKA__IDLE_AFTER": "1s", "KAFKA__TIMEOUT": "5s", "STORE__URL": f"sqlite:///{store}", "STORE__EVERY": "1s",
+            "LEARNER__WINDOW": "2d", "LEARNER__WAIT": "5h", "HTTP__PORT": str(self.port),
+        }  # fmt: skip
+        given = {f"BELATED_{name}": value for name, value in told.items()} | environment
+        command = [sys.executable, "-m", "stream.cli", "run"]
+        self.process = subprocess.Popen(command, env=os.environ | given, stderr=subprocess.PIPE, text=True)
+
+    def status(self) -> dict[str, Any] | None:
+        """What /status says; None while nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/status", timeout=2) as answer:
+                found: dict[str, Any] = json.load(answer)
+                return found
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            return None
+
+    def wait(self, what: Any, seconds: float = 90) -> dict[str, Any]:
+        """The first status for which ``what`` holds."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            assert self.process.poll() is None, self.process.stderr and self.process.stderr.read()
+            if (status := self.status()) is not None and what(status):
+                return status
+            time.sleep(0.2)
+        raise AssertionError(f"not within {seconds} s: {self.status()}")
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, list[str]]:
+        """(status, lines of standard error) after a signal."""
+        self.process.send_signal(number)
+        _, said = self.process.communicate(timeout=60)
+        return self.process.returncode, said.splitlines()
+
+
+@contextmanager
+def running(config: Kafka, store: Path, **environment: str) -> Iterator[Daemon]:
+    daemon = Daemon(config, store, **environment)
+    try:
+        yield daemon
+    finally:
+        daemon.process.kill()
+        daemon.process.communicate()
+
+
+def produce(config: Kafka, events: list[dict[str, Any]]) -> None:
+    """Events into their topics, one partition each."""
+    topics = {"impression": config.impressions, "signal": config.signals}
+    places = [topics.get(event["type"], config.conversions) for event in events]
+    broker_tools.produce(config.servers[0], zip(places, [0] * len(events), lines(events), strict=True))
+
+
+def accounted(status: dict[str, Any]) -> int:
+    """Records that have passed, by what became of them, and those that wait."""
+    parts = ("impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "duplicates")
+    passed: int = sum(status["counts"].get(name, 0) for name in parts)
+    return passed + int(status["waiting"])
+
+
+def test_it_learns_tells_and_leaves(kafka: str, tmp_path: Path) -> None:
+    """Ready, all read and committed, every line of its log JSON; SIGTERM commits and leaves with status 0; started again
+    it goes on where it was and reads nothing twice. The topic of items is silent, and holds nothing back."""
+    config, store = configured(kafka, partitions=1), tmp_path / "store.db"
+    produce(config, EVENTS[:900])
+    with running(config, store) as daemon:
+        daemon.wait(lambda s: s["ready"] and s["counts"].get("read") == 900)
+        time.sleep(3)
+        produce(config, EVENTS[900:])
+        daemon.wait(lambda s: s["counts"].get("read") == len(EVENTS))
+        status = daemon.wait(lambda s: s["learners"]["pq_signals"]["looks"] > 256 and s["commit"])
+        assert sum(status["lag"].values()) == 0
+        code, said = daemon.stop()
+    assert code == 0
+    told = [json.loads(line) for line in said]
+    assert [one["event"] for one in told if one["event"] != "progress"] == [
+        "starting", "going on", "stopping: finish, commit, leave", "left",
+    ]  # fmt: skip
+    with running(config, store) as daemon:
+        again = daemon.wait(lambda s: s["ready"])
+        assert again["counts"]["read"] == len(EVENTS)
+        assert daemon.stop(signal.SIGINT)[0] == 0
+
+
+def test_killed_it_goes_on(kafka: str, tmp_path: Path) -> None:
+    """SIGKILL after a commit, more records, a second run: every record is read once, and none twice."""
+    config, store = configured(kafka, partitions=1), tmp_path / "store.db"
+    produce(config, EVENTS[:900])
+    with running(config, store) as daemon:
+        daemon.wait(lambda s: s["commit"] >= 1)
+        daemon.process.kill()
+    produce(config, EVENTS[900:])
+    with running(config, store) as daemon:
+        status = daemon.wait(lambda s: s["counts"].get("read", 0) >= len(EVENTS))
+        daemon.stop()
+    assert status["counts"]["read"] == len(EVENTS) == accounted(status)
+    assert status["counts"].get("duplicates", 0) == 0
+
+
+def test_a_second_daemon_is_refused(kafka: str, tmp_path: Path) -> None:
+    """Two daemons on one store: the second ends at once, with status 2 and a sentence; the first goes on."""
+    config, store = configured(kafka, partitions=1), tmp_path / "store.db"
+    with running(config, store) as first:
+        first.wait(lambda s: s["ready"])
+        with running(config, store) as second:
+            _, said = second.process.communicate(timeout=60)
+            assert second.process.returncode == 2
+            assert "another process" in said
+            assert "Traceback" not in said
+        assert first.stop()[0] == 0
+
+
+def test_a_second_signal_is_at_once(kafka: str, tmp_path: Path) -> None:
+    """Two signals in a row: it leaves where it stands, with a status of its own; the last commit stands."""
+    config, store = configured(kafka, partitions=1), tmp_path / "store.db"
+    produce(config, EVENTS)
+    with running(config, store) as daemon:
+        daemon.wait(lambda s: s["commit"] >= 1)
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.process.communicate(timeout=30)
+        assert daemon.process.returncode in (0, 130)
+    with existing(f"sqlite:///{store}") as connection:
+        assert ledger.newest(connection) is not None
+
+
+def test_an_absent_broker_is_told(tmp_path: Path) -> None:
+    """No broker: within 15 seconds a sentence that names it, status 2, no traceback."""
+    config = Kafka(servers=(f"127.0.0.1:{free_port()}",))
+    begun = time.monotonic()
+    with running(config, tmp_path / "store.db") as daemon:
+        _, said = daemon.process.communicate(timeout=60)
+    assert daemon.process.returncode == 2
+    assert config.servers[0] in said
+    assert "Traceback" not in said
+    assert time.monotonic() - begun < 60
+
+
+@pytest.mark.parametrize(
+    ("learner", "says"),
+    [({"methods": ["oracle"]}, "'oracle' runs in backtests only"), ({"pretrain": "7d"}, "pretrain")],
+)
+def test_what_only_a_backtest_can_do_is_refused(learner: dict[str, Any], says: str) -> None:
+    """The daemon knows no final labels beforehand, and has no pre-training."""
+    with pytest.raises(ConfigError, match=says):
+        check(Config(learner=Settings(**(LEARNER | learner))).settings)

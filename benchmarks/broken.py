@@ -20,19 +20,7 @@ NEEDED = {
     "adjustment": ("type", "event_id", "at", "conversion_id", "action"),
     "item": ("type", "item_id", "at"),
 }  # fmt: skip
-WORDS = (
-    "",
-    "é",
-    "日本",
-    "\u202eabc",
-    "😀",
-    "a\u0301",
-    "\uffff",
-    "\u2028",
-    "\x7f",
-    "'; DROP TABLE impressions; --",
-    "a" * 200,
-)
+WORDS = ("é", "日本", "\u202eabc", "😀", "a\u0301", "\uffff", "\u2028", "\x7f", "'; DROP TABLE looks; --", "a" * 200)
 
 
 class Kind(NamedTuple):
@@ -119,11 +107,6 @@ def far(random: Random, event: Event) -> bytes:
     return enveloped(value=event | {"at": LATEST - 1 - random.randrange(DAY)})(random, event)
 
 
-def again(random: Random, line: bytes) -> bytes:
-    """A key twice: the last one counts."""
-    return line[:-1] + b',"at":7}'
-
-
 def flipped(random: Random, line: bytes) -> bytes:
     """Up to three bytes are others, were put in, or are gone."""
     found = bytearray(line)
@@ -134,18 +117,13 @@ def flipped(random: Random, line: bytes) -> bytes:
 
 
 def enveloped(**parts: Any) -> Callable[[Random, Event], bytes]:
-    """An event in an envelope; a part may be a function of the event. None of a part leaves it out."""
+    """An event in an envelope; a part may be a function of the event."""
 
     def wrap(random: Random, event: Event) -> bytes:
         whole = {"timestamp": event["at"], "key": "k", "value": event} | parts
         return text({part: value(event) if callable(value) else value for part, value in whole.items()})
 
     return wrap
-
-
-def part(gone: str) -> Callable[[Random, Event], bytes]:
-    """An envelope without one of its parts."""
-    return lambda random, event: text({p: v for p, v in (("timestamp", event["at"]), ("value", event)) if p != gone})
 
 
 FIELDS: dict[str, Kind] = {
@@ -160,7 +138,7 @@ FIELDS: dict[str, Kind] = {
     "empty id": Kind(put("", name), False),
     "id of 201 characters": Kind(put("é" * 201, name), False),
     "id of a million characters": Kind(put("x" * 900_000, name), False),
-    "words of the world": Kind(one_of(WORDS[1:], name), True),
+    "words of the world": Kind(one_of(WORDS, name), True),
     "NUL in a string": Kind(put("a\0b", name), False),
     "string for at": Kind(lambda random, event: event | {"at": str(event["at"])}, False),
     "date for at": Kind(put("2024-01-01T00:00:00Z", "at"), False),
@@ -194,7 +172,7 @@ FIELDS: dict[str, Kind] = {
 TEXTS: dict[str, Kind] = {
     "nothing": Kind(lambda random, line: line, True),
     "blanks around": Kind(lambda random, line: b" \t" + line + b" \r", True),
-    "at twice": Kind(again, False),
+    "at twice": Kind(lambda random, line: line[:-1] + b',"at":7}', False),
     "at twice, the last is right": Kind(lambda random, line: b'{"at":7,' + line[1:], True),
     "NaN": Kind(raw(b"NaN"), False),
     "Infinity": Kind(raw(b"-Infinity"), False),
@@ -236,8 +214,8 @@ ENVELOPES: dict[str, Kind] = {
     "envelope, value first": Kind(lambda random, event: text({"value": event, "timestamp": event["at"]}), True),
     "envelope of text": Kind(enveloped(value=lambda event: text(event).decode()), True),
     "envelope with more": Kind(enveloped(headers={"a": 1}), False),
-    "envelope without timestamp": Kind(part("timestamp"), True),
-    "envelope without value": Kind(part("value"), False),
+    "envelope without timestamp": Kind(lambda random, event: text({"value": event}), True),
+    "envelope without value": Kind(lambda random, event: text({"timestamp": event["at"]}), False),
     "envelope with a type": Kind(enveloped(type="signal"), False),
     "envelope in an envelope": Kind(enveloped(value=lambda event: {"value": event}), False),
     "envelope of nothing": Kind(enveloped(value=None), False),

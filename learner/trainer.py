@@ -15,7 +15,8 @@ from learner.methods import AUXILIARIES, METHODS, Outputs
 from learner.model import ConversionModel, Shape
 from learner.weights import clipped
 
-BLOCK = 512  # rows scored at once, always padded to this: a matrix product's last bits depend on its shape
+# A matrix product's last bits depend on its shape; and where a size is no multiple of 8, on the place of a row in it.
+BLOCK = 512  # rows scored at once, always padded to this
 BATCH = 256  # looks learned from at once
 
 

@@ -5,7 +5,7 @@ Nothing here is shared with the code that is tested but the models of the events
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ class Known(NamedTuple):
     late: bool
 
 
+@cache
 def event_of(record: Record) -> Event | None:
     """The event of a record; None where it is to become a dead letter."""
     try:

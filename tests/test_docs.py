@@ -68,3 +68,14 @@ def test_examples_in_the_log_page_are_events() -> None:
     """A line written by the words of docs/log.md is an event."""
     line = b'{"type":"signal","event_id":"e","kind":"cart","at":1700000000000,"user_id":"u","item_id":"i"}'
     assert ADAPTER.validate_json(line).type == "signal"
+
+
+def test_every_guarantee_names_what_shows_it() -> None:
+    """Each row of docs/guarantees.md names tests, scripts or pages, and all of them are there."""
+    rows = [line for line in text("docs/guarantees.md").splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 15
+    for row in rows:
+        shown = row.rstrip(" |").split("|")[-1]
+        named = re.findall(r"`([\w./]+)`", shown)
+        assert named or "the same" in shown, row
+        assert all((ROOT / path).exists() for path in named), row

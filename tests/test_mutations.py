@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 from broken import KINDS, Event, broken, seeded
-from mutations import account, mutated
+from mutations import SETTINGS, account, mutated, put
 
 from strategies import T0
 from stream.codec import Codec, DeadLetter
 from stream.files import FileSource
 from stream.foreign import Ignored
+from test_digests import Shuffled, run
 
 EVENTS: list[Event] = [
     {"type": "impression", "impression_id": "i", "at": T0, "features": {"x": 1.5, "who": "é"}, "user_id": "u"},
@@ -43,6 +44,16 @@ def test_three_thousand_lines(tmp_path: Path) -> None:
     assert found.lines > 3000 > found.accepted > 500
     assert found.dead_letters > 1500
     assert len(found.reasons) > 300
+
+
+def test_the_order_of_reading(tmp_path: Path) -> None:
+    """Whichever partition is read first, a log of mutated lines leaves the same tables, dead letters and weights."""
+    put(mutated(1500, 1, tmp_path), tmp_path / "log")
+    states = []
+    for name, source in (("one", FileSource(tmp_path / "log")), ("other", Shuffled(tmp_path / "log", 0))):
+        (tmp_path / name).mkdir()
+        states.append(run(source, tmp_path / name, SETTINGS))
+    assert states[0] == states[1]
 
 
 def test_good_lines_stay_good(tmp_path: Path) -> None:

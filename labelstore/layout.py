@@ -70,7 +70,7 @@ def known() -> list[str]:
     """All revisions, the oldest first.
 
     >>> known()
-    ['0001', '0002']
+    ['0001', '0002', '0003']
     """
     return [f"{n:04}" for n in range(1, int(HEAD) + 1)]
 

@@ -35,7 +35,7 @@ def spell(timestamp: int | None, key: bytes | None, value: bytes) -> bytes:
 
 
 def exact(timestamp: int | None, key: bytes | None, value: bytes) -> bytes:
-    """A line that `parse` reads as just these bytes: the value as JSON where that is so, else as text, else in base64.
+    r"""A line that `parse` reads as just these bytes: the value as JSON where that is so, else as text, else in base64.
 
     >>> exact(5, None, b'{"n":1}'), exact(5, None, b'{"n": 1}'), exact(5, None, bytes([255]))
     (b'{"timestamp":5,"value":{"n":1}}', b'{"timestamp":5,"value":"{\\"n\\": 1}"}', b'{"timestamp":5,"value_base64":"/w=="}')

@@ -9,7 +9,7 @@ from pathlib import Path
 def test_whatever_is_killed(kafka_script: Path) -> None:
     """The daemon is killed at every step of a commit and at random, the broker once: no divergence."""
     script = Path(__file__).parent.parent / "benchmarks" / "chaos.py"
-    command = [sys.executable, script, "--runs", "1", "--kills", "1", "--impressions", "1000"]
+    command: list[str | Path] = [sys.executable, script, "--runs", "1", "--kills", "1", "--impressions", "1000"]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     runs, kills, divergences = done.stdout.strip().splitlines()[-1].split(", ")

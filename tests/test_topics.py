@@ -198,7 +198,6 @@ def test_ctrl_c_ends_cleanly(topics: Kafka, tmp_path: Path) -> None:
     sent = int(said.split()[1])
     assert 0 < sent < 1000
     assert f"stopped by Ctrl-C after events/0@{sent - 1};" in told
-    _make(topics, topics.signals, topics.items, topics.conversions)
     assert belated(tmp_path, "export", tmp_path / "home").exit_code == 0
     assert sum(len(rows) for rows in all_of(tmp_path / "home").values()) == sent
 

@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -97,8 +98,11 @@ class Broker:
     """A broker of our own, that can be killed and started again."""
 
     def __init__(self, script: str, folder: Path) -> None:
-        self._script, self._where = script, ["--port", "19592", "--dir", str(folder)]
-        self.server = "127.0.0.1:19592"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self._script, self._where = script, ["--port", str(port), "--dir", str(folder)]
+        self.server = f"127.0.0.1:{port}"
 
     def call(self, verb: str) -> None:
         """start or kill."""

@@ -424,7 +424,7 @@ def test_any_story_gives_the_same_looks_and_labels(monkeypatch: pytest.MonkeyPat
     }
     for name, value in sizes.items():
         monkeypatch.setattr(name, value)
-    examples = int(os.environ.get("BELATED_STORIES", "40"))
+    examples = int(os.environ.get("BELATED_STORIES", "30"))
     run_state_machine_as_test(
         Story,
         settings=settings(

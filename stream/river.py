@@ -196,4 +196,5 @@ def _final(rows: Rows, label: float) -> Batch:
     """A look at one row at the end of its window; times do not matter."""
     one, zero = torch.full((1,), label), torch.zeros(1, dtype=torch.float64)
     close, first = torch.full((1,), int(Look.CLOSE)), torch.zeros(1, dtype=torch.int64)
-    return Batch(rows, close, first, zero, zero, zero, one, one, zero, torch.zeros(1, KINDS), zero)
+    none = torch.zeros(1, KINDS)
+    return Batch(rows, close, first, zero, zero, zero, one, one, zero, none, zero, zero, one, zero, none, none)

@@ -1,0 +1,41 @@
+"""The auxiliary models by name: how each begins, what it estimates for a loss, how it learns from outcomes."""
+
+from torch import Tensor
+
+from learner import delay, posterior, reveals, weights
+from learner.batch import Batch, Look
+from learner.contract import Auxiliary
+from learner.model import Shape
+
+
+def _survival(state: delay.Delay, batch: Batch) -> dict[str, Tensor]:
+    alive = delay.survival(state, batch.elapsed, float(batch.at.max()))
+    return {"log_r": weights.clip(alive).log().to(batch.label.dtype)}
+
+
+def _signals(state: posterior.SignalRatio, batch: Batch) -> dict[str, Tensor]:
+    return {"log_r": posterior.log_ratio(state, batch).to(batch.label.dtype)}
+
+
+def _first_look(state: posterior.FirstLook, batch: Batch) -> dict[str, Tensor]:
+    early, late, never = posterior.first_look(state, batch.rows).T
+    return {"p_dp": late, "p_rn": never / (late + never), "p_early": early / (early + late)}
+
+
+def _begin(shape: Shape, elapsed: float, window: float) -> posterior.FirstLook:
+    return posterior.init_first_look(shape.buckets)
+
+
+def _at_deadline(state: posterior.FirstLook, outcomes: Batch) -> posterior.FirstLook:
+    return posterior.update_first_look(state, outcomes, Look.AGE)
+
+
+AUXILIARIES: dict[str, Auxiliary] = {
+    "delay": Auxiliary(lambda shape, elapsed, window: delay.init(elapsed, window), _survival, delay.update),
+    "signals": Auxiliary(lambda shape, elapsed, window: posterior.init_signals(), _signals, posterior.update_signals),
+    "first_look": Auxiliary(_begin, _first_look, posterior.update_first_look),
+    "deadline": Auxiliary(_begin, _first_look, _at_deadline),
+    "reveals": Auxiliary(
+        lambda shape, elapsed, window: reveals.init(shape.base_rate, elapsed, window), reveals.estimate, reveals.update
+    ),
+}

@@ -27,6 +27,7 @@ def backtest(
         ),
     ] = None,
     pretrain: options.Pretrain = None,
+    frozen: options.Frozen = False,
     seeds: options.Seeds = 1,
     truth: options.TruthFile = None,
     target: options.Target = "purchase",
@@ -62,7 +63,7 @@ def backtest(
     if seeds > 1 and store:
         fail(f"--seeds {seeds} with --store {shown(store)}: a store holds one run; leave out one of them")
     given = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
-    asked = dict(methods=tuple(named), pretrain=pretrain, seed=seed, strict=strict, **given)
+    asked = dict(methods=tuple(named), pretrain=pretrain, frozen=frozen, seed=seed, strict=strict, **given)
     known = Truth(truth) if truth else beside(log)
     _run(
         log,

@@ -119,6 +119,37 @@ def test_seeds() -> None:
     assert trainer(seed=1).digest() != trainer(seed=0).digest()
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_starts_where_it_should(method: str) -> None:
+    """It serves the base rate before anything was learned; after a pre-training what that serves, or, where its heads start
+    off the base rate, nearly so for rows below 20 %."""
+    learner, pretrained = trainer(method), taught("settled")
+    assert torch.allclose(learner.score(ROWS), torch.tensor(0.05).double(), rtol=1e-4)
+    learner.adopt(pretrained)
+    mine, theirs = learner.score(ROWS), pretrained.score(ROWS)
+    exact = METHODS[method].starts(0.05, 7.0, 60.0)[0] == 0.05
+    low = theirs < 0.2
+    assert 10 < int(low.sum()) < len(low)
+    assert torch.allclose(mine[low], theirs[low], rtol=0.2)
+    assert torch.allclose(mine, theirs, rtol=1e-9) == exact
+
+
+@pytest.mark.parametrize("method", ["dfm", "bidefuse"])
+def test_two_heads_step_on_one_loss(method: str) -> None:
+    """Each head moves by its own gradient of the same loss, as it would if the other stood still."""
+    together, data = trainer(method), batch(64, 1)
+    together.learn(data)
+    for head in (0, 1):
+        alone = trainer(method)
+        alone.moments = together.moments
+        numbers = features.standardise(alone.moments, data.rows.numbers)
+        runs = [model.forward(data.rows, numbers) for model in alone.models]
+        told = alone.method.loss(alone.outputs([run.logit for run in runs], data), data)
+        alone.models[head].step(runs[head], told.loss.mean(), told.curvature[:, head])
+        for name, value in alone.models[head].tensors().items():
+            assert torch.equal(value, together.models[head].tensors()[name]), name
+
+
 def test_the_report_adds_up() -> None:
     """Mean, max and effective sample size of the weights are those of the weights that were returned."""
     learner = trainer("pq")
@@ -394,3 +425,16 @@ def test_states_of_signals_are_told_apart() -> None:
     states = signal_state(data)
     assert len(states.unique()) == len(levels)  # type: ignore[no-untyped-call]
     assert int(states.max()) < STATES
+
+
+def test_what_bends_nowhere_still_moves() -> None:
+    """A batch of late positives of `pu`, whose loss is linear in the logit, raises the scores as those of `fnw` do."""
+    for method in ("pu", "fnw"):
+        learner = trainer(method)
+        for step in range(10):
+            learner.learn(batch(BATCH, step)._replace(label=torch.zeros(BATCH)))
+        before = learner.score(ROWS)
+        learner.learn(batch(BATCH, 11, Look.CONVERSION)._replace(label=torch.ones(BATCH)))
+        after = learner.score(ROWS)
+        assert bool(after.isfinite().all())
+        assert float(after.mean()) > 2 * float(before.mean()), method

@@ -62,7 +62,7 @@ def convert(src: Path, dst: Path, *, advance: Advance) -> Summary:
             else:
                 if not summary.events:
                     _items(log, contexts, at)
-                _write(log, row, at, summary.rows, features | clock(at, JAPAN))
+                _write(log, row, at, summary.rows, {**features, **clock(at, JAPAN)})
                 backwards += at < latest
                 latest = max(latest, at)
     if backwards:
@@ -100,7 +100,8 @@ def _features(row: Mapping[str, str], contexts: Mapping[str, Features]) -> Featu
     if row["click"] not in ("0", "1"):
         return "the click is neither 0 nor 1"
     told: Features = {"item": item, "position": row["position"][:60], "propensity": propensity}
-    told |= {f"user_{i}": row[name][:200] for i, name in enumerate(USER)} | contexts.get(item, {})
+    told |= {f"user_{i}": row[name][:200] for i, name in enumerate(USER)}
+    told |= contexts.get(item, {})
     for name, text in row.items():
         if name.startswith(AFFINITY):
             if (affinity := _number(text)) is None:

@@ -12,6 +12,7 @@ from labelstore.events import Conversion, Event, Impression, Signal
 from stream.convert.log import Summary
 from stream.convert.otto import convert
 from stream.sources import SourceError
+from test_cli import belated
 
 T0 = 1_659_304_800_000  # ms; midnight in Germany, a Monday
 
@@ -40,6 +41,15 @@ def test_every_event_of_the_real_sessions_is_one_of_the_log(data: Path, tmp_path
     assert Counter(getattr(e, "kind", "first") for e in log) == {"first": 525, "click": 275, "cart": 52, "purchase": 10}
     assert summary.rows == len(log) == 862
     assert not summary.refused
+
+
+def test_the_real_sessions_are_learned_from_the_command_line(data: Path, tmp_path: Path) -> None:
+    """convert, then backtest: all 862 events are read, nothing is late, and rows are judged."""
+    assert belated("convert", "otto", found(data, "otto_20sessions.jsonl"), tmp_path / "log").returncode == 0
+    done = belated("backtest", tmp_path / "log", "--window", "7d", "--wait", "1h", "--methods", "settled,pq")
+    assert done.returncode == 0, done.stderr
+    assert "settled: 389 rows, 5 of them converted" in done.stdout
+    assert "read: 862 records = 525 impressions, 327 signals, 10 conversions" in done.stdout
 
 
 def test_the_first_click_of_a_session_is_the_impression(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def environment(config: Kafka, url: str, checkpoints: Path) -> dict[str, str]:
     plain = address._replace(password=None).render_as_string(hide_password=False)
     told = {
         **{f"kafka.{name}": value for name, value in config.model_dump(mode="json", exclude_defaults=True).items()},
-        **{"kafka.servers": f'["{config.servers[0]}"]', "kafka.idle_after": "500ms", "kafka.timeout": "30s"},
+        **{"kafka.servers": f'["{config.servers[0]}"]', "kafka.idle_after": f"{config.idle_after}ms", "kafka.timeout": "30s"},
         **{"store.url": plain, "store.checkpoints": checkpoints, "store.every": "500ms", "store.records": 300},
         **{"learner.window": WINDOW, "learner.wait": WAIT, "http.port": 0},
     }
@@ -106,7 +106,7 @@ def one(context: Any, servers: Servers, folder: Path, asked: Any, seed: int) -> 
 def disturb(daemon: Daemon, servers: Servers, what: str, chance: random.Random) -> None:
     """Start the daemon, do this to it, and end it."""
     if what in STEPS_LIVE:
-        at_step(daemon, what, 1 if what == "after dead letters were sent" else chance.randint(1, 2))
+        at_step(daemon, what, 1 if what == "after dead letters were sent" else chance.randint(1, 3))
     elif what in RESTARTS:
         restart(daemon, servers, what, chance)
     else:
@@ -130,7 +130,7 @@ def restart(daemon: Daemon, servers: Servers, what: str, chance: random.Random) 
     assert server is not None
     if what == "database at a commit":
         assert isinstance(server, Database)
-        daemon.start(None, chance.randint(1, 2), server.pid)
+        daemon.start(None, chance.randint(1, 3), server.pid)
         gone = daemon.hold(REACHED, lambda: not server.answers())
     else:
         daemon.start()

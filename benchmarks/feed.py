@@ -12,17 +12,17 @@ from stream.simulate.write import write
 
 TOPICS = {"impression": "impressions", "signal": "signals"}  # all else goes to conversions
 PARTITIONS = 2
-QUICK, SLOW = 0.25, 1.5  # seconds between two parts, before and after a share has been sent
-PARTS, LAST = 120, 6  # how often it is sent; parts that are kept for the end
+QUICK, SLOW = 0.2, 1.0  # seconds between two parts, before and after a share has been sent
+PARTS, LAST = 60, 3  # how often it is sent; parts that are kept for the end
 
 
 def topics(server: str, name: str) -> Kafka:
-    """New topics of a broker; silence of half a second moves clocks."""
+    """New topics of a broker; silence of a quarter of a second moves clocks."""
     names = {kind: f"{kind}-{name}" for kind in ("impressions", "signals", "conversions", "items", "dead_letters")}
     admin = KafkaAdminClient(bootstrap_servers=server)
     admin.create_topics([NewTopic(topic, PARTITIONS, 1) for topic in names.values()])
     admin.close()
-    return Kafka(servers=(server,), idle_after="500ms", timeout="30s", **names)  # type: ignore[arg-type]  # names of topics
+    return Kafka(servers=(server,), idle_after="250ms", timeout="30s", **names)  # type: ignore[arg-type]  # names of topics
 
 
 class Feed:
@@ -45,7 +45,7 @@ class Feed:
                 found.append((n / len(lines), getattr(config, TOPICS.get(kind, "conversions")), int(file.stem), line))
         self._records, self._server, self._stages = sorted(found), config.servers[0], stages
         self.total, self._sent, self._stage, self._at = len(found), 0, 0, 0.0
-        self._size = -(-self.total // PARTS)
+        self._size, self._last = -(-self.total // PARTS), 0
 
     def next_stage(self) -> None:
         """From now on another share is sent quickly."""
@@ -61,8 +61,10 @@ class Feed:
     def rest(self) -> bool:
         """Send what is left, in three parts; whether there was any."""
         left = self._sent < self.total
-        if left and time.monotonic() - self._at >= 2 * QUICK:
-            self._send(max(self._size, -(-(self.total - self._sent) // 3)))
+        if self._last == 0:
+            self._last = -(-(self.total - self._sent) // 3)
+        if left and time.monotonic() - self._at >= 4 * QUICK:
+            self._send(self._last)
         return left
 
     def _send(self, count: int) -> None:

@@ -65,7 +65,11 @@ def environment(config: Kafka, url: str, checkpoints: Path) -> dict[str, str]:
     plain = address._replace(password=None).render_as_string(hide_password=False)
     told = {
         **{f"kafka.{name}": value for name, value in config.model_dump(mode="json", exclude_defaults=True).items()},
-        **{"kafka.servers": f'["{config.servers[0]}"]', "kafka.idle_after": f"{config.idle_after}ms", "kafka.timeout": "30s"},
+        **{
+            "kafka.servers": f'["{config.servers[0]}"]',
+            "kafka.idle_after": f"{config.idle_after}ms",
+            "kafka.timeout": "30s",
+        },
         **{"store.url": plain, "store.checkpoints": checkpoints, "store.every": "500ms", "store.records": 300},
         **{"learner.window": WINDOW, "learner.wait": WAIT, "http.port": 0},
     }
@@ -94,7 +98,10 @@ def one(context: Any, servers: Servers, folder: Path, asked: Any, seed: int) -> 
         daemon = Daemon(context, told, folder / "said", feed)
         for what in plan:
             feed.next_stage()
-            disturb(daemon, servers, what, chance)
+            try:
+                disturb(daemon, servers, what, chance)
+            finally:
+                daemon.leave()
         found = finished(config, url, checkpoints, feed, SETTINGS)
         expected = replayed(config, url, folder, feed.total, SETTINGS)
         differs = [name for name in found._fields if getattr(found, name) != getattr(expected, name)]

@@ -71,6 +71,7 @@ class Daemon:
     def __init__(self, context: Any, environment: dict[str, str], said: Path, feed: Feed) -> None:
         self._context, self._environment, self._said, self._feed = context, environment, said, feed
         self.happened: Counter[str] = Counter()
+        self._process: Any = None
 
     def start(self, step: str | None = None, count: int = 1, database: int | None = None) -> None:
         """See `live`."""
@@ -96,15 +97,21 @@ class Daemon:
         return False
 
     def end(self, number: int) -> None:
-        """Send it a signal, which it obeys in time."""
-        os.kill(self._process.pid, number)
+        """SIGKILL or SIGTERM, which it obeys in time."""
+        end = self._process.kill if number == signal.SIGKILL else self._process.terminate
+        end()  # unless it has ended
         self._process.join(40)
         if self._process.exitcode is None:
-            self._process.kill()
             raise Failed("the daemon did not end within 40 s of SIGTERM")
         if self._process.exitcode not in (-signal.SIGKILL, -signal.SIGTERM, 0):  # SIGTERM: before it could listen
             self._refuse()
         self.happened["kills"] += self._process.exitcode < 0
+
+    def leave(self) -> None:
+        """Nothing is left of it."""
+        if self._process:
+            self._process.kill()
+            self._process.join()
 
     def _refuse(self) -> None:
         """It has ended by itself: because its database was gone, or a session that was killed still has its lock."""

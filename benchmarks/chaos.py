@@ -5,9 +5,10 @@
 Each run sends a simulated log into topics of its own, bit by bit, while `belated run` is killed with SIGKILL at every
 step of `stream.checkpoint` and ``--kills`` times at a random moment, stopped with SIGTERM, and the broker is killed and
 started again ``--restarts`` times under it. With --postgres a database server crashes and comes back as often at a random
-moment, and as often around an SQL commit; the daemon may end with status 2 then, and is started again. At last it is left
-to finish. Then what the broker holds is replayed with the journal of the run: facts (a digest of all rows), weights (sha256
-of the checkpoint), watermark and the number of forwarded dead letters must be the same.
+moment, and as often around an SQL commit; the daemon may end with status 2 then, and is started again; so it is if it met
+no broker when it began. At last it is left to finish. Then what the broker holds is replayed with the journal of the run:
+facts (a digest of all rows), weights (sha256 of the checkpoint), watermark and the number of forwarded dead letters must
+be the same.
 
 Runs go side by side, each with servers of its own. Prints runs, kills, divergences and restarts; status 1 if a run diverged
 or failed: its seed, what differs, and the folder in which it lies.
@@ -107,7 +108,7 @@ def one(context: Any, servers: Servers, folder: Path, asked: Any, seed: int) -> 
         differs = [name for name in found._fields if getattr(found, name) != getattr(expected, name)]
         if differs:
             raise Diverged(f"another end: {', '.join(differs)}; found {found}, expected {expected}")
-    return daemon.happened
+    return daemon.happened + Counter(runs=1)
 
 
 def disturb(daemon: Daemon, servers: Servers, what: str, chance: random.Random) -> None:
@@ -171,6 +172,7 @@ def arguments() -> Any:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--jobs", type=int, default=3, help="runs side by side; they wait more than they compute")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="after so many no further run begins")
     parser.add_argument("--kills", type=int, default=3, help="at random moments, in each run")
     parser.add_argument("--restarts", type=int, default=1, help="of each server, in each run")
     parser.add_argument("--impressions", type=int, default=2_000)
@@ -196,7 +198,7 @@ def main() -> None:
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="belated-chaos-"))
     folder.chmod(0o755)  # the database runs as another user
-    happened: Counter[str] = Counter()
+    happened, until = Counter[str](), time.monotonic() + asked.minutes * 60
     with ExitStack() as stack:
         free: SimpleQueue[Servers] = SimpleQueue()
         for n in range(min(asked.jobs, asked.runs)):
@@ -207,37 +209,38 @@ def main() -> None:
         def run(seed: int) -> Counter[str]:
             servers = free.get()
             try:
-                return one(context, servers, folder / f"seed{seed}", asked, seed)
+                over = time.monotonic() > until
+                return Counter() if over else one(context, servers, folder / f"seed{seed}", asked, seed)
             finally:
                 free.put(servers)
 
         runs = {pool.submit(run, seed): seed for seed in range(asked.seed, asked.seed + asked.runs)}
         for done in track(as_completed(runs), total=len(runs), description="runs", disable=not sys.stderr.isatty()):
             happened += outcome(done, folder / f"seed{runs[done]}")
-    conclude(asked.runs, happened, folder)
+    conclude(happened, folder)
 
 
 def outcome(done: Future[Counter[str]], folder: Path) -> Counter[str]:
     """What happened in a run that is over; its folder stays if it went wrong."""
     error = done.exception()
     if error is None:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
         return done.result()
     if isinstance(error, Diverged | Failed | Unended):
         print(f"{folder.name}: {error}; see {folder}", file=sys.stderr)
     else:
         traceback.print_exception(error)
         print(f"{folder.name}: failed; see {folder}", file=sys.stderr)
-    return Counter({"divergences" if isinstance(error, Diverged) else "failures": 1})
+    return Counter({"runs": 1, "divergences" if isinstance(error, Diverged) else "failures": 1})
 
 
-def conclude(runs: int, happened: Counter[str], folder: Path) -> None:
+def conclude(happened: Counter[str], folder: Path) -> None:
     steps = [happened[f"step {step}"] for step in STEPS_LIVE]
     print(f"at the {len(steps)} steps of a commit: {', '.join(map(str, steps))} kills", end="; ")
     print(f"ends with status 2 and starts after them: {happened['ends with status 2']}")
     print(f"restarts: {happened['broker']} of the broker, {happened['database']} of the database")
     failures = f" ({happened['failures']} runs failed)" if happened["failures"] else ""
-    print(f"{runs} runs, {happened['kills']} kills, {happened['divergences']} divergences{failures}")
+    print(f"{happened['runs']} runs, {happened['kills']} kills, {happened['divergences']} divergences{failures}")
     if happened["divergences"] or happened["failures"]:
         raise SystemExit(1)
     shutil.rmtree(folder)

@@ -12,8 +12,9 @@ from stream.simulate.write import write
 
 TOPICS = {"impression": "impressions", "signal": "signals"}  # all else goes to conversions
 PARTITIONS = 2
-QUICK, SLOW = 0.2, 1.0  # seconds between two parts, before and after a share has been sent
-PARTS, LAST = 60, 3  # how often it is sent; parts that are kept for the end
+QUICK, SLOW = 0.2, 1.0  # seconds between two parts of a share, and between two few records after it
+PARTS, FEW = 60, 4  # how many parts there are, and how few a few
+SPARE = 3  # shares beyond those of the stages: so there is something to send, however long one takes
 
 
 def topics(server: str, name: str) -> Kafka:
@@ -29,13 +30,13 @@ class Feed:
     """What is sent and what is left.
 
     Args:
-        stages: each has its share of the log, which comes quickly; more comes slowly.
+        stages: each has its share of the log, which comes quickly; after it a little comes now and then.
     """
 
     def __init__(self, config: Kafka, folder: Path, impressions: int, seed: int, stages: int) -> None:
         scenario = Scenario(
-            impressions=impressions, partitions=PARTITIONS, days=5, seed=seed, broken=0.02, late=0.03
-        )  # one line of fifty cannot be read
+            impressions=impressions, partitions=PARTITIONS, days=5, seed=seed, broken=0.05, late=0.03
+        )  # one line of twenty cannot be read
         write(scenario, folder)
         found: list[tuple[float, str, int, bytes]] = []
         for file in sorted((folder / "events").glob("*.jsonl")):
@@ -52,11 +53,12 @@ class Feed:
         self._stage += 1
 
     def trickle(self) -> None:
-        """Send a part, if it is time for one and more than the end is left."""
-        share = self.total * self._stage / (self._stages + 1)
-        apart = QUICK if self._sent < share else SLOW
-        if time.monotonic() - self._at >= apart and self._sent + self._size * LAST < self.total:
-            self._send(self._size)
+        """Send a part or a few, if it is time for it and more than the end is left."""
+        quick = self._sent < self.total * self._stage / (self._stages + SPARE)
+        count = self._size if quick else max(FEW, self._size // 10)
+        apart = QUICK if quick else SLOW
+        if time.monotonic() - self._at >= apart and self._sent + self._size < self.total:
+            self._send(count)
 
     def rest(self) -> bool:
         """Send what is left, in three parts; whether there was any."""

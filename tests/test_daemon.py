@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import free_port
 
 import broker_tools
 from broker_tools import configured
-from conftest import free_port
 from labelstore import ledger
 from labelstore.store import existing
 from strategies import lines

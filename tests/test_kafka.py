@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
+from servers import free_port
 from sqlalchemy import select
 
 from broker_tools import configured, grow, produce, until
-from conftest import free_port
 from labelstore.letters import Letter, Place
 from labelstore.tables import dead_letters
 from stream.codec import Codec, DeadLetter

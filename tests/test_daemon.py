@@ -33,19 +33,13 @@ LEARNER = {"window": "2d", "wait": "5h"}
 
 
 class Daemon:
-    """A running `belated run`."""
+    """A running `belated run`, with a file or without, on a free port."""
 
-    def __init__(self, config: Kafka, store: Path, **environment: str) -> None:
+    def __init__(self, environment: dict[str, str], file: Path | None = None) -> None:
         self.port = free_port()
-        told = {
-            "KAFKA__SERVERS": json.dumps(config.servers), "KAFKA__IMPRESSIONS": config.impressions,
-            "KAFKA__SIGNALS": config.signals, "KAFKA__CONVERSIONS": config.conversions, "KAFKA__ITEMS": config.items,
-            "KAFKA__IDLE_AFTER": "1s", "KAFKA__TIMEOUT": "5s", "STORE__URL": f"sqlite:///{store}", "STORE__EVERY": "1s",
-            "LEARNER__WINDOW": "2d", "LEARNER__WAIT": "5h", "HTTP__PORT": str(self.port),
-        }  # fmt: skip
-        given = {f"BELATED_{name}": value for name, value in told.items()} | environment
-        command = [sys.executable, "-m", "stream.cli", "run"]
-        self.process = subprocess.Popen(command, env=os.environ | given, stderr=subprocess.PIPE, text=True)
+        given = os.environ | environment | {"BELATED_HTTP__PORT": str(self.port)}
+        command = [sys.executable, "-m", "stream.cli", "run", *(["--config", str(file)] if file else [])]
+        self.process = subprocess.Popen(command, env=given, stderr=subprocess.PIPE, text=True)
 
     def status(self) -> dict[str, Any] | None:
         """What /status says; None while nobody answers."""
@@ -75,7 +69,13 @@ class Daemon:
 
 @contextmanager
 def running(config: Kafka, store: Path, **environment: str) -> Iterator[Daemon]:
-    daemon = Daemon(config, store, **environment)
+    told = {
+        "KAFKA__SERVERS": json.dumps(config.servers), "KAFKA__IMPRESSIONS": config.impressions,
+        "KAFKA__SIGNALS": config.signals, "KAFKA__CONVERSIONS": config.conversions, "KAFKA__ITEMS": config.items,
+        "KAFKA__IDLE_AFTER": "1s", "KAFKA__TIMEOUT": "5s", "STORE__URL": f"sqlite:///{store}", "STORE__EVERY": "1s",
+        "LEARNER__WINDOW": "2d", "LEARNER__WAIT": "5h",
+    }  # fmt: skip
+    daemon = Daemon({f"BELATED_{name}": value for name, value in told.items()} | environment)
     try:
         yield daemon
     finally:

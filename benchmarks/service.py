@@ -1,0 +1,163 @@
+"""The daemon as its users run it, to be measured: a broker of our own, topics, and `belated run` as a process."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kafka.admin import KafkaAdminClient, NewTopic
+
+TOPICS = ("impressions", "signals", "conversions", "items")
+PARTS = ("impressions", "signals", "conversions", "adjustments", "items", "duplicates", "dead_letters", "ignored")
+SECONDS = 3_600  # for anything that is waited for
+Status = dict[str, Any]
+
+
+class Used(NamedTuple):
+    """What a process ended with: its status, CPU seconds (imports included), peak MB of resident memory."""
+
+    code: int
+    cpu: float
+    peak: float
+
+
+def free_port() -> int:
+    """A port whose successor is free, too: a broker takes both."""
+    while True:
+        with socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", 0))
+            port = int(one.getsockname()[1])
+            try:
+                two.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+
+
+@contextmanager
+def broker(folder: Path) -> Iterator[str]:
+    """host:port of a broker with its data in ``folder``, started by the script that BELATED_KAFKA_SCRIPT names."""
+    script = os.environ.get("BELATED_KAFKA_SCRIPT")
+    if not script:
+        raise SystemExit("needs a broker of its own: set BELATED_KAFKA_SCRIPT to a script that starts one")
+    port = free_port()
+    where = ["--port", str(port), "--dir", str(folder)]
+    subprocess.run([script, "start", *where], check=True, capture_output=True)
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        subprocess.run([script, "kill", *where], check=True, capture_output=True)
+
+
+def create(server: str, topics: Iterable[str], partitions: int) -> None:
+    """Make topics."""
+    admin = KafkaAdminClient(bootstrap_servers=server)
+    admin.create_topics([NewTopic(name, partitions, 1) for name in topics])
+    admin.close()
+
+
+def belated(*words: object) -> str:
+    """What a command says; it must succeed."""
+    command = [sys.executable, "-m", "stream.cli", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"belated {' '.join(map(str, words))} ended with status {done.returncode}: {done.stderr}")
+    return done.stdout
+
+
+def configure(file: Path, **sections: dict[str, Any]) -> Path:
+    """Write a configuration. The port of its HTTP server is one that is free."""
+    told = sections | {"http": {"port": free_port()}}
+    text = "".join(
+        f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
+        for name, keys in told.items()
+    )
+    file.write_text(text)
+    return file
+
+
+def imports() -> float:
+    """Seconds that it takes to import what `belated run` does."""
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import stream.daemon, stream.kafka_outbox, stream.kafka_source"], check=True)
+    return time.perf_counter() - begun
+
+
+class Daemon:
+    """`belated run` on a configuration, from now on; what it says is appended to ``said``."""
+
+    def __init__(self, file: Path, said: Path, **environment: str) -> None:
+        self._url = f"http://127.0.0.1:{_port(file)}"
+        self._said, self.begun = said, time.perf_counter()
+        with said.open("ab") as stream:
+            command = [sys.executable, "-m", "stream.cli", "run", "-c", str(file)]
+            self.process = subprocess.Popen(command, env=os.environ | environment, stderr=stream)
+
+    def _get(self, path: str) -> bytes | None:
+        try:
+            with urllib.request.urlopen(self._url + path, timeout=5) as answer:  # noqa: S310  # of loopback
+                found: bytes = answer.read()
+                return found
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            return None
+
+    def status(self) -> Status | None:
+        """What /status says; None while nobody answers."""
+        found = self._get("/status")
+        return None if found is None else json.loads(found)
+
+    def ready(self) -> float:
+        """Waits for /readyz; seconds since the process was started."""
+        self._until(lambda: self._get("/readyz"), 0.02)
+        return time.perf_counter() - self.begun
+
+    def wait(self, what: Callable[[Status], bool], apart: float = 0.25) -> Status:
+        """The first status for which ``what`` holds."""
+        return self._until(lambda: found if (found := self.status()) and what(found) else None, apart)
+
+    def drained(self, total: int) -> Status:
+        """The status once so many records have been read, and nothing passes any more for three seconds."""
+        seen: list[tuple[float, int | None]] = []
+
+        def still(status: Status) -> bool:
+            if not seen or status["passed"] != seen[-1][1]:
+                seen.append((time.monotonic(), status["passed"]))
+            return status["counts"].get("read", 0) >= total and time.monotonic() - seen[-1][0] > 3
+
+        return self.wait(still)
+
+    def _until(self, ask: Callable[[], Any], apart: float) -> Any:
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            if found := ask():
+                return found
+            if self.process.poll() is not None:
+                raise SystemExit(f"the daemon ended by itself: {self._said.read_text()[-2000:]}")
+            time.sleep(apart)
+        raise SystemExit(f"not within {SECONDS} s: {self.status()}")
+
+    def end(self, number: int = signal.SIGTERM) -> Used:
+        """Send a signal, and wait."""
+        self.process.send_signal(number)
+        _, status, used = os.wait4(self.process.pid, 0)
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        return Used(self.process.returncode, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+def _port(file: Path) -> int:
+    return int(tomllib.loads(file.read_text())["http"]["port"])
+
+
+def accounted(status: Status) -> int:
+    """Records by what became of them, and those that wait."""
+    return sum(status["counts"].get(name, 0) for name in PARTS) + int(status["waiting"])

@@ -8,11 +8,12 @@ Simulates a log, sends it with `belated produce` to a broker of its own (4 topic
 1. committing every 2 s, it is killed with SIGKILL when it has committed and read a tenth, and started again;
 2. that process reads the rest, and gets SIGTERM when nothing passes any more: events per CPU-second are the records it read
    / its user and system time, imports and commits included; memory is the peak of its resident set;
-3. it is started, killed with SIGKILL as soon as it is ready, and started again.
+3. it is started, and killed with SIGKILL as soon as it is ready, three times, here as after 1.
 
-Ready: seconds from the start of the process until /readyz says 200, and what is left without the time of the imports,
-which is measured beside it. Prints whether every record is accounted for; ends with status 1 if any is not, or if being
-ready took 5 s after the imports. A server's own CPU time is not in the figures; PostgreSQL is that of the tests.
+Ready: seconds from the start of the process until /readyz says 200, the least of three starts, and what is left without
+the time of the imports, of which the least of three is measured beside it. Prints whether every record is accounted for;
+ends with status 1 if any is not, or if being ready took 5 s after the imports. A server's own CPU time is not in the
+figures; PostgreSQL is that of the tests, which commits without waiting for the disk.
 """
 
 import argparse
@@ -65,19 +66,25 @@ def follow(file: Path, said: Path, url: str, total: int) -> Told:
     first = Daemon(file, said, BELATED_STORE__EVERY="2s", **environment)
     first.wait(lambda s: s["commit"] > 0 and s["counts"]["read"] >= total / 10, 0.05)
     first.end(signal.SIGKILL)
+    tenth = again(file, said, environment)
     second = Daemon(file, said, **environment)
-    tenth, begun = second.ready(), time.perf_counter()
+    second.ready()
+    begun = time.perf_counter()
     before = int((second.status() or {})["counts"]["read"])
     status = second.drained(total)
     wall = time.perf_counter() - begun - 3
     used = second.end()
-    third = Daemon(file, said, **environment)
-    third.ready()
-    third.end(signal.SIGKILL)
-    fourth = Daemon(file, said, **environment)
-    whole = fourth.ready()
-    fourth.end()
-    return Told(total, status, total - before, used, wall, tenth, whole)
+    return Told(total, status, total - before, used, wall, tenth, again(file, said, environment))
+
+
+def again(file: Path, said: Path, environment: dict[str, str]) -> float:
+    """Seconds until it is ready, the least of three starts, each of which ends with SIGKILL."""
+    found = []
+    for _ in range(3):
+        daemon = Daemon(file, said, **environment)
+        found.append(daemon.ready())
+        daemon.end(signal.SIGKILL)
+    return min(found)
 
 
 def secret(url: str) -> dict[str, str]:

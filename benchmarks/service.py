@@ -45,14 +45,18 @@ def free_port() -> int:
 
 
 @contextmanager
-def broker(folder: Path) -> Iterator[str]:
-    """host:port of a broker with its data in ``folder``, started by the script that BELATED_KAFKA_SCRIPT names."""
+def broker(folder: Path, *settings: str) -> Iterator[str]:
+    """host:port of a broker with its data in ``folder``, started by the script that BELATED_KAFKA_SCRIPT names.
+
+    ``settings``: lines of its server.properties.
+    """
     script = os.environ.get("BELATED_KAFKA_SCRIPT")
     if not script:
         raise SystemExit("needs a broker of its own: set BELATED_KAFKA_SCRIPT to a script that starts one")
     port = free_port()
     where = ["--port", str(port), "--dir", str(folder)]
-    subprocess.run([script, "start", *where], check=True, capture_output=True)
+    told = [word for line in settings for word in ("--set", line)]
+    subprocess.run([script, "start", *where, *told], check=True, capture_output=True)
     try:
         yield f"127.0.0.1:{port}"
     finally:
@@ -113,8 +117,9 @@ class Daemon:
 
     def status(self) -> Status | None:
         """What /status says; None while nobody answers."""
-        found = self._get("/status")
-        return None if found is None else json.loads(found)
+        answer = self._get("/status")
+        found: Status | None = answer and json.loads(answer)
+        return found
 
     def ready(self) -> float:
         """Waits for /readyz; seconds since the process was started."""

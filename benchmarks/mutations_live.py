@@ -25,7 +25,7 @@ from labelstore import ledger
 from labelstore.store import existing
 from stream.workspace import checkpoint_folder
 
-PARTITIONS, LARGEST = 2, 4_000_000  # of a topic; bytes of a record that the broker takes
+PARTITIONS, LARGEST = 2, 8_000_000  # of a topic; bytes of a record that the broker takes
 TOMBSTONE = "the record has no value"
 
 

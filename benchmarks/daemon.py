@@ -27,7 +27,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from service import TOPICS, Daemon, Used, accounted, belated, broker, configure, imports
+from service import STILL, TOPICS, Daemon, Used, accounted, belated, broker, configure, imports
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from postgres_server import schema, serving
@@ -72,7 +72,7 @@ def follow(file: Path, said: Path, url: str, total: int) -> Told:
     begun = time.perf_counter()
     before = int((second.status() or {})["counts"]["read"])
     status = second.drained(total)
-    wall = time.perf_counter() - begun - 3
+    wall = time.perf_counter() - begun - STILL
     used = second.end()
     return Told(total, status, total - before, used, wall, tenth, again(file, said, environment))
 

@@ -20,6 +20,7 @@ from kafka.admin import KafkaAdminClient, NewTopic
 TOPICS = ("impressions", "signals", "conversions", "items")
 PARTS = ("impressions", "signals", "conversions", "adjustments", "items", "duplicates", "dead_letters", "ignored")
 SECONDS = 3_600  # for anything that is waited for
+STILL = 10.0  # seconds in which nothing passes: more than idle_after, and than a turn of the loop
 Status = dict[str, Any]
 
 
@@ -138,13 +139,13 @@ class Daemon:
         return told
 
     def drained(self, total: int) -> Status:
-        """The status once so many records have been read, and nothing passes any more for three seconds."""
+        """The status once so many records have been read, and nothing passes any more for `STILL` seconds."""
         seen: list[tuple[float, int | None]] = []
 
         def still(status: Status) -> bool:
             if not seen or status["passed"] != seen[-1][1]:
                 seen.append((time.monotonic(), status["passed"]))
-            return status["counts"].get("read", 0) >= total and time.monotonic() - seen[-1][0] > 3
+            return status["counts"].get("read", 0) >= total and time.monotonic() - seen[-1][0] > STILL
 
         return self.wait(still)
 

@@ -1,247 +1,249 @@
 """Disturbs a daemon on Kafka in every way it promises to survive, and compares its end to an undisturbed replay.
 
-    BELATED_KAFKA_SCRIPT=/path/to/kafka python benchmarks/chaos.py [--runs 100] [--kills 3] [--restarts 1] [--store URL]
+    BELATED_KAFKA_SCRIPT=/path/to/kafka python benchmarks/chaos.py [--runs 100] [--jobs 3] [--postgres] [--seed 0]
 
-Each run produces a simulated log into topics of its own, part by part, while `belated run` is killed with SIGKILL once at
-every step of `stream.checkpoint` and ``--kills`` times at a random moment, stopped with SIGTERM, and the broker is killed
-and started again ``--restarts`` times under it. At last it is left to finish. Then what the broker holds is replayed with
-the journal of the run: tables (a digest of their ordered rows), weights and watermark must be the same. With --store
-postgresql+psycopg://... each run has a schema of its own there. Prints runs, kills, divergences; status 1 if there is any.
+Each run sends a simulated log into topics of its own, bit by bit, while `belated run` is killed with SIGKILL at every
+step of `stream.checkpoint` and ``--kills`` times at a random moment, stopped with SIGTERM, and the broker is killed and
+started again ``--restarts`` times under it. With --postgres a database server crashes and comes back as often at a random
+moment, and as often around an SQL commit; the daemon may end with status 2 then, and is started again; so it is if it met
+no broker when it began. At last it is left to finish. Then what the broker holds is replayed with the journal of the run:
+facts (a digest of all rows), weights (sha256 of the checkpoint), watermark and the number of forwarded dead letters must
+be the same.
+
+Runs go side by side, each with servers of its own. Prints runs, kills, divergences and restarts; status 1 if a run diverged
+or failed: its seed, what differs, and the folder in which it lies.
 """
 
 import argparse
 import multiprocessing
 import os
 import random
+import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import traceback
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-import structlog
-from kafka import KafkaAdminClient, KafkaProducer
-from kafka.admin import NewTopic
-from kills import STEPS, _deadly
+import torch
+from ending import Unended, finished, replayed
+from feed import Feed, topics
 from rich.progress import track
+from servers import Broker, Database, binaries, schema
+from sqlalchemy import make_url
+from supervisor import STEPS_LIVE, Daemon, Failed
 
-from labelstore import ledger
-from labelstore.stats import digest
-from stream import checkpoint, fetch
-from stream.config import Config, Http, Kafka, Store
-from stream.daemon import run as daemon
-from stream.files import FileSource
-from stream.kafka_source import KafkaSource
-from stream.loop import Loop
+from stream.config import Kafka, variable
 from stream.settings import Settings
-from stream.simulate.scenario import Scenario
-from stream.simulate.write import write
-from stream.sources import Partition
-from stream.workspace import opened
 
-SETTINGS = Settings(window="1d", wait="1h")  # type: ignore[arg-type]  # durations as people write them
-TOPICS = {"impression": "impressions", "signal": "signals"}  # all else goes to conversions
-PARTITIONS, PARTS, LAST = 2, 16, 4
-LIVE_STEPS = {name: step for name, step in STEPS.items() if name != "after the source's commit"} | {
-    "after the source's commit": (KafkaSource, "commit", True)
-}
-assert checkpoint  # STEPS patches it
+WINDOW, WAIT = "1d", "1h"
+SETTINGS = Settings(window=WINDOW, wait=WAIT)  # type: ignore[arg-type]  # durations as people write them
+RESTARTS = ("broker", "database", "database at a commit")
+MOMENT = 3.0  # seconds within which something happens, from the start of a daemon or of a server on
+REACHED = 60.0  # seconds within which a daemon comes to a step of its commit
 
 
-class End(NamedTuple):
-    """What must be the same: rows, weights, event time."""
-
-    facts: str
-    weights: list[str]
-    watermark: int
+class Diverged(Exception):
+    """The end of a run is not that of its replay."""
 
 
-def live(kafka: str, store: str, folder: str, step: str | None, count: int) -> None:
-    """In a process of its own: the daemon, which dies at the given step of the commit with this count."""
-    if step:
-        where, name, after = LIVE_STEPS[step]
-        setattr(where, name, _deadly(getattr(where, name), after, count))
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
-    told = Store(url=store, checkpoints=Path(folder), every="1s", records=300)  # type: ignore[arg-type]  # as people write it
-    config = Config(kafka=Kafka.model_validate_json(kafka), store=told, learner=SETTINGS, http=Http(port=0))
-    daemon(config, lambda: KafkaSource(config.kafka))
+class Servers(NamedTuple):
+    """What a run has for itself."""
+
+    broker: Broker
+    database: Database | None
 
 
-def finish(source: Any, store: str | None, folder: Path | None, more: Callable[[], bool], total: int) -> End:
-    """In this process: until all has been read and has passed."""
-    done = False
-    with opened(store, SETTINGS, folder) as (facts, checkpoints):
-        loop = Loop(source, SETTINGS, facts, checkpoints, every_s=1)
-
-        def told(read: int) -> None:
-            nonlocal done
-            done = not more() and read == total and loop.passed == loop.reading.clocks.value > 0
-
-        loop.run(told, lambda: done)
-        weights = [learner.trainer.digest() for learner in loop.learners]
-        return End(digest(facts.connection), weights, loop.reading.clocks.value)
-
-
-class Unfinished(FileSource):
-    """A log on disk that is not taken for finished: the broker's was not, either."""
-
-    def exhausted(self) -> frozenset[Partition]:
-        return frozenset()
+def environment(config: Kafka, url: str, checkpoints: Path) -> dict[str, str]:
+    """What a daemon is told."""
+    address = make_url(url)
+    plain = address._replace(password=None).render_as_string(hide_password=False)
+    told = {
+        **{f"kafka.{name}": value for name, value in config.model_dump(mode="json", exclude_defaults=True).items()},
+        **{
+            "kafka.servers": f'["{config.servers[0]}"]',
+            "kafka.idle_after": f"{config.idle_after}ms",
+            "kafka.timeout": "30s",
+        },
+        **{"store.url": plain, "store.checkpoints": checkpoints, "store.every": "500ms", "store.records": 300},
+        **{"learner.window": WINDOW, "learner.wait": WAIT, "http.port": 0},
+    }
+    secret = {"store.password": address.password} if address.password else {}
+    return {variable(key): str(value) for key, value in (told | secret).items()}
 
 
-class Broker:
-    """A broker of our own, that can be killed and started again."""
+def one(context: Any, servers: Servers, folder: Path, asked: Any, seed: int) -> Counter[str]:
+    """One run, and what happened in it.
 
-    def __init__(self, script: str, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self._script, self._where = script, ["--port", str(port), "--dir", str(folder)]
-        self.server = f"127.0.0.1:{port}"
-
-    def call(self, verb: str) -> None:
-        """start or kill."""
-        heap = ["--heap", "256m"] if verb == "start" else []
-        subprocess.run([self._script, verb, *self._where, *heap], check=True, capture_output=True)
-
-
-class Feed:
-    """A simulated log, sent part by part: users by partition, each kind of event in its topic."""
-
-    def __init__(self, config: Kafka, folder: Path, impressions: int, seed: int) -> None:
-        write(
-            Scenario(impressions=impressions, partitions=PARTITIONS, days=5, seed=seed, broken=0.002, late=0.03), folder
-        )
-        found: list[tuple[float, str, int, bytes]] = []
-        for file in sorted((folder / "events").glob("*.jsonl")):
-            lines = file.read_bytes().splitlines()
-            for n, line in enumerate(lines):
-                kind = line.split(b'"', 4)[3].decode(errors="replace") if line.count(b'"') > 3 else "impression"
-                found.append((n / len(lines), getattr(config, TOPICS.get(kind, "conversions")), int(file.stem), line))
-        self._records, self._server, self._sent = sorted(found), config.servers[0], 0
-        self.total, self._at = len(found), 0.0
-
-    def more(self, keep: int = 0, apart: float = 0.0) -> bool:
-        """Send the next part; False if there is none. ``keep``: parts for later. ``apart``: seconds between two parts."""
-        size = -(-self.total // PARTS)
-        left = self._sent < self.total
-        part = self._records[self._sent : self._sent + size] if self._sent < self.total - keep * size else []
-        if part and time.monotonic() - self._at >= apart:
-            producer = KafkaProducer(bootstrap_servers=self._server, linger_ms=5)
-            for _, topic, partition, line in part:
-                producer.send(topic, line, partition=partition)
-            producer.flush()
-            producer.close()
-            self._sent, self._at = self._sent + len(part), time.monotonic()
-        return left
-
-
-def topics(server: str, run: int) -> Kafka:
-    names = {kind: f"{kind}-{os.getpid()}-{run}" for kind in ("impressions", "signals", "conversions", "items")}
-    admin = KafkaAdminClient(bootstrap_servers=server)
-    admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names.values()])
-    admin.close()
-    return Kafka(servers=(server,), idle_after="1s", timeout="30s", **names)  # type: ignore[arg-type]  # as people write it
-
-
-def disturb(context: Any, broker: Broker, given: tuple[str, str, str], feed: Feed, asked: Any, seed: int) -> int:
-    """Start and end the daemon again and again. Returns how often it was killed."""
+    Raises:
+        Diverged: its end is not that of the replay. Exception: it could not be brought to its end.
+    """
+    folder.mkdir()
     chance = random.Random(seed)  # noqa: S311  # moments, not secrets
-    plan = [*LIVE_STEPS, *["kill"] * asked.kills, "term", *["broker"] * asked.restarts]
+    plan = [*STEPS_LIVE, "stop", *["kill"] * asked.kills, *["broker"] * asked.restarts]
+    plan += ["database", "database at a commit"] * (asked.restarts if servers.database else 0)
     chance.shuffle(plan)
-    killed = 0
-    for what in plan:
-        step = what if what in LIVE_STEPS else None
-        process = context.Process(target=live, args=(*given, step, chance.randint(1, 2)))
-        process.start()
-        feed.more(keep=LAST)
-        if what == "broker":
-            time.sleep(chance.uniform(1, 3))
-            broker.call("kill")
-            broker.call("start")
-        if step is None:
-            time.sleep(chance.uniform(1, 5))
-            process.terminate() if what == "term" else process.kill()  # gone already, where it met no broker: it said so
-        else:
-            feed.more(keep=LAST)  # so that there is something to commit
-            process.join(8)
-            process.kill()
-        process.join()
-        killed += process.exitcode == -signal.SIGKILL
-    return killed
+    config, url = topics(servers.broker.server, str(seed)), f"sqlite:///{folder}/store.db"
+    feed = Feed(config, folder / "simulated", asked.impressions, seed, len(plan))
+    with ExitStack() as stack:
+        if servers.database:
+            url = stack.enter_context(schema(servers.database.url, f"chaos_{seed}"))
+        checkpoints = folder / "checkpoints"
+        told = environment(config, url, checkpoints)
+        daemon = Daemon(context, told, folder / "said", feed)
+        for what in plan:
+            feed.next_stage()
+            try:
+                disturb(daemon, servers, what, chance)
+            finally:
+                daemon.leave()
+        found = finished(config, url, checkpoints, feed, SETTINGS)
+        expected = replayed(config, url, folder, feed.total, SETTINGS)
+        differs = [name for name in found._fields if getattr(found, name) != getattr(expected, name)]
+        if differs:
+            raise Diverged(f"another end: {', '.join(differs)}; found {found}, expected {expected}")
+    return daemon.happened + Counter(runs=1)
 
 
-@contextmanager
-def stored(url: str | None, folder: Path, run: int) -> Iterator[str]:
-    """A store of its own for a run: a file, or a schema of the database."""
-    if url is None:
-        yield f"sqlite:///{folder}/{run}.db"
-        return
-    from sqlalchemy import create_engine
-    from sqlalchemy.schema import CreateSchema, DropSchema
-
-    engine, name = create_engine(url), f"chaos_{os.getpid()}_{run}"
-    with engine.begin() as connection:
-        connection.execute(CreateSchema(name))
-    try:
-        yield f"{url}?options=-csearch_path%3D{name}"
-    finally:
-        with engine.begin() as connection:
-            connection.execute(DropSchema(name, cascade=True))
-        engine.dispose()
+def disturb(daemon: Daemon, servers: Servers, what: str, chance: random.Random) -> None:
+    """Start the daemon, do this to it, and end it."""
+    if what in STEPS_LIVE:
+        at_step(daemon, what, 1 if what == "after dead letters were sent" else chance.randint(1, 3))
+    elif what in RESTARTS:
+        restart(daemon, servers, what, chance)
+    else:
+        daemon.start()
+        daemon.hold(chance.uniform(0, MOMENT))
+        daemon.end(signal.SIGTERM if what == "stop" else signal.SIGKILL)
 
 
-def one(context: Any, broker: Broker, folder: Path, asked: Any, run: int) -> tuple[int, bool]:
-    """One run: (kills, whether its end differs)."""
-    config = topics(broker.server, run)
-    feed = Feed(config, folder / f"simulated{run}", asked.impressions, asked.seed + run)
-    checkpoints = folder / f"{run}.checkpoints"
-    with stored(asked.store, folder, run) as url:
-        killed = disturb(
-            context, broker, (config.model_dump_json(), url, str(checkpoints)), feed, asked, asked.seed + run
-        )
-        source = KafkaSource(config)
-        found = finish(source, url, checkpoints, lambda: feed.more(apart=1.5), feed.total)
-        source.close()
-        with opened(url, SETTINGS, checkpoints) as (facts, _):
-            advances = ledger.load_journal(facts.connection)
-    fetch.fetch(config, folder / f"log{run}", "earliest", "end", advances)
-    expected = finish(Unfinished(folder / f"log{run}"), None, None, lambda: False, feed.total)
-    return killed, found != expected
+def at_step(daemon: Daemon, step: str, count: int) -> None:
+    """It dies at a step of its commit, if need be of one after a further start."""
+    daemon.start(step, count)
+    if not daemon.hold(REACHED):
+        daemon.end(signal.SIGKILL)
+        raise Failed(f"the daemon did not come to the step {step!r} within {REACHED:g} s")
+    daemon.happened[f"step {step}"] += 1
+
+
+def restart(daemon: Daemon, servers: Servers, what: str, chance: random.Random) -> None:
+    """A server crashes and comes back under it."""
+    server = servers.broker if what == "broker" else servers.database
+    assert server is not None
+    if what == "database at a commit":
+        assert isinstance(server, Database)
+        daemon.start(None, chance.randint(1, 3), server.pid)
+        gone = daemon.hold(REACHED, lambda: not server.answers())
+    else:
+        daemon.start()
+        gone = not daemon.hold(chance.uniform(0, MOMENT))
+    server.kill()
+    time.sleep(chance.uniform(0, 0.5))
+    server.start()
+    daemon.hold(chance.uniform(0, MOMENT))
+    daemon.end(chance.choice((signal.SIGKILL, signal.SIGTERM)))
+    if not gone:
+        raise Failed(f"{what}: the daemon did not come to a commit within {REACHED:g} s, or died")
+    daemon.happened["broker" if what == "broker" else "database"] += 1
+
+
+def serving(stack: ExitStack, folder: Path, postgres: bool) -> Servers:
+    """Servers for the runs of one job, which end with the stack."""
+    script, found = os.environ.get("BELATED_KAFKA_SCRIPT"), binaries() if postgres else None
+    if not script:
+        raise SystemExit("needs a broker of its own: set BELATED_KAFKA_SCRIPT to a script that starts one")
+    if postgres and not found:
+        raise SystemExit("--postgres needs a server: initdb and pg_ctl on PATH or in /usr/lib/postgresql/*/bin")
+    broker, database = Broker(script, folder / "kafka"), Database(found, folder / "postgres") if found else None
+    for server in (broker, database):
+        if server:
+            server.start()
+            stack.callback(server.kill)
+    return Servers(broker, database)
+
+
+def arguments() -> Any:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--jobs", type=int, default=3, help="runs side by side; they wait more than they compute")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="after so many no further run begins")
+    parser.add_argument("--kills", type=int, default=3, help="at random moments, in each run")
+    parser.add_argument("--restarts", type=int, default=1, help="of each server, in each run")
+    parser.add_argument("--impressions", type=int, default=2_000)
+    parser.add_argument("--seed", type=int, default=0, help="of the first run; the next has the next")
+    parser.add_argument(
+        "--postgres", action="store_true", help="stores on a PostgreSQL server; by default SQLite files"
+    )
+    return parser.parse_args()
+
+
+def preloaded() -> Any:
+    """How processes are started: from one that has imported what they need."""
+    here = str(Path(__file__).parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["supervisor", "ending", "stream.commands.daemon", "stream.daemon", "stream.health"])
+    return context
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=100)
-    parser.add_argument("--kills", type=int, default=3, help="at random moments, in each run")
-    parser.add_argument("--restarts", type=int, default=1, help="of the broker, in each run")
-    parser.add_argument("--impressions", type=int, default=2_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--store", help="URL of a PostgreSQL database; by default SQLite files")
-    asked = parser.parse_args()
-    script = os.environ.get("BELATED_KAFKA_SCRIPT")
-    if not script:
-        raise SystemExit("needs a broker of its own: set BELATED_KAFKA_SCRIPT to a script that starts one")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stream.daemon", "stream.kafka_source"])
-    kills = divergences = 0
+    asked, context = arguments(), preloaded()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+    torch.set_num_threads(1)
+    folder = Path(tempfile.mkdtemp(prefix="belated-chaos-"))
+    folder.chmod(0o755)  # the database runs as another user
+    happened, until = Counter[str](), time.monotonic() + asked.minutes * 60
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        broker = Broker(script, folder / "kafka")
-        broker.call("start")
-        stack.callback(broker.call, "kill")
-        for run in track(range(asked.runs), description="runs", disable=not sys.stderr.isatty()):
-            killed, differs = one(context, broker, folder, asked, run)
-            kills, divergences = kills + killed, divergences + differs
-            if differs:
-                print(f"seed {asked.seed + run}: another end", file=sys.stderr)
-    print(f"{asked.runs} runs, {kills} kills, {divergences} divergences")
-    raise SystemExit(1 if divergences else 0)
+        free: SimpleQueue[Servers] = SimpleQueue()
+        for n in range(min(asked.jobs, asked.runs)):
+            free.put(serving(stack, folder / f"servers{n}", asked.postgres))
+        pool = stack.enter_context(ThreadPoolExecutor(asked.jobs))
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+
+        def run(seed: int) -> Counter[str]:
+            servers = free.get()
+            try:
+                over = time.monotonic() > until
+                return Counter() if over else one(context, servers, folder / f"seed{seed}", asked, seed)
+            finally:
+                free.put(servers)
+
+        runs = {pool.submit(run, seed): seed for seed in range(asked.seed, asked.seed + asked.runs)}
+        for done in track(as_completed(runs), total=len(runs), description="runs", disable=not sys.stderr.isatty()):
+            happened += outcome(done, folder / f"seed{runs[done]}")
+    conclude(happened, folder)
+
+
+def outcome(done: Future[Counter[str]], folder: Path) -> Counter[str]:
+    """What happened in a run that is over; its folder stays if it went wrong."""
+    error = done.exception()
+    if error is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        return done.result()
+    if isinstance(error, Diverged | Failed | Unended):
+        print(f"{folder.name}: {error}; see {folder}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+        print(f"{folder.name}: failed; see {folder}", file=sys.stderr)
+    return Counter({"runs": 1, "divergences" if isinstance(error, Diverged) else "failures": 1})
+
+
+def conclude(happened: Counter[str], folder: Path) -> None:
+    steps = [happened[f"step {step}"] for step in STEPS_LIVE]
+    print(f"at the {len(steps)} steps of a commit: {', '.join(map(str, steps))} kills", end="; ")
+    print(f"ends with status 2 and starts after them: {happened['ends with status 2']}")
+    print(f"restarts: {happened['broker']} of the broker, {happened['database']} of the database")
+    failures = f" ({happened['failures']} runs failed)" if happened["failures"] else ""
+    print(f"{happened['runs']} runs, {happened['kills']} kills, {happened['divergences']} divergences{failures}")
+    if happened["divergences"] or happened["failures"]:
+        raise SystemExit(1)
+    shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

@@ -104,6 +104,17 @@ def topics(consumer: KafkaConsumer, config: Kafka) -> dict[str, set[int]]:
     return {topic: consumer.partitions_for_topic(topic) for topic in config.topics}
 
 
+def unblock(consumer: Any) -> None:
+    """Let records come again that the client set aside when their partition was paused.
+
+    kafka-python 3.0.12 takes them up again only while its place for the batch being read is None, and what it leaves there
+    is a batch that was read to its end. Then they, and all that follows on their partition, would never come.
+    """
+    fetcher = getattr(consumer, "_fetcher", None)
+    if fetcher is not None and not getattr(fetcher, "_next_partition_records", True):
+        fetcher._next_partition_records = None
+
+
 def tls(config: Kafka) -> ssl.SSLContext | None:
     """How to speak TLS, where the protocol asks for it.
 

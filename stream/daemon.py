@@ -124,6 +124,7 @@ def run(
             pace = dict(every=stored.records, every_s=stored.every / 1000)
             loop = Loop(live, settings, store, checkpoints, outbox=outbox, **pace)  # type: ignore[arg-type]  # each its own
             log.info("going on", commit=loop.numbers.commit, read=loop.counts["read"])
+            health.publish(status_of(loop, live))  # ready, however long the first turn takes
             loop.run(_Telling(loop, live, health, log), stop)
             health.leave()
             log.info("left", commit=loop.numbers.commit, read=loop.counts["read"])

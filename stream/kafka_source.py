@@ -174,6 +174,7 @@ class KafkaSource:
         before = {Partition(*p) for p in self._consumer.paused()}
         self._consumer.pause(*(TopicPartition(*p) for p in paused - before if p in self._next))
         self._consumer.resume(*(TopicPartition(*p) for p in before - paused))
+        broker.unblock(self._consumer)
 
     def _overrun(self, partitions: list[Partition]) -> None:
         """Retention has overtaken us while reading."""

@@ -1,8 +1,6 @@
 """What all tests share: one thread, as in production, and the folder of real data; at the end, services."""
 
 import os
-import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from servers import Broker
 
 import postgres_server
 import stores
@@ -31,19 +30,6 @@ def data() -> Path:
 # Kafka ----------------------------------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    """A port that nobody listens on, and whose successor nobody does either: a broker takes both."""
-    while True:
-        with socket.socket() as one, socket.socket() as two:
-            one.bind(("127.0.0.1", 0))
-            port = int(one.getsockname()[1])
-            try:
-                two.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
-
-
 @pytest.fixture(scope="session")
 def kafka_script() -> Path:
     """What starts a broker, named by BELATED_KAFKA_SCRIPT."""
@@ -63,11 +49,10 @@ def kafka(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
         return
     if not os.environ.get("BELATED_KAFKA_SCRIPT"):
         pytest.skip("needs a broker: set BELATED_KAFKA=host:port, or BELATED_KAFKA_SCRIPT to a script that starts one")
-    script, port = request.getfixturevalue("kafka_script"), free_port()
-    where = ["--port", str(port), "--dir", str(tmp_path_factory.mktemp("kafka"))]
-    subprocess.run([script, "start", *where, "--heap", "256m"], check=True, capture_output=True)
-    yield f"127.0.0.1:{port}"
-    subprocess.run([script, "kill", *where], check=True, capture_output=True)
+    broker = Broker(request.getfixturevalue("kafka_script"), tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    yield broker.server
+    broker.kill()
 
 
 # PostgreSQL: one server a session, a schema of its own for each store

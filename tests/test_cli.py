@@ -146,6 +146,7 @@ def test_validate_says_what_is_wrong(log: Path) -> None:
         (["replay", "LOG", "--store", "mysql"], ["mysql", "sqlite:///belated.db"]),
         (["labels", "show", "i1", "--store", "sqlite:////no/where.db"], ["no/where.db", "no such file"]),
         (["convert", "taobao", "nowhere.csv", "DST"], ["nowhere.csv"]),
+        (["convert", "otto", __file__, "DST"], ["test_cli.py", "its first line is no session", "give its .jsonl file"]),
     ],
 )
 def test_errors_are_one_sentence(log: Path, tmp_path: Path, arguments: list[str], says: list[str]) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from labelstore.events import ADAPTER, Conversion, Event, Impression, Signal, identity
+from stream.convert.counts import Counts
 from stream.convert.log import Summary
-from stream.convert.taobao import Counts, convert
+from stream.convert.taobao import convert
 
 KINDS = {"cart": "cart", "fav": "favourite", "buy": "purchase"}
 DEV = "taobao_dev_timesorted.csv.gz"

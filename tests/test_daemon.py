@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka.admin import KafkaAdminClient
+from servers import free_port
 
 import broker_tools
 from broker_tools import configured
-from conftest import free_port
 from labelstore import ledger
 from labelstore.store import existing
 from strategies import lines
+from stream.broker import NAME
 from stream.config import Config, ConfigError, Kafka
 from stream.daemon import check
 from stream.settings import Settings
@@ -33,19 +35,13 @@ LEARNER = {"window": "2d", "wait": "5h"}
 
 
 class Daemon:
-    """A running `belated run`."""
+    """A running `belated run`, with a file or without, on a free port."""
 
-    def __init__(self, config: Kafka, store: Path, **environment: str) -> None:
+    def __init__(self, environment: dict[str, str], file: Path | None = None) -> None:
         self.port = free_port()
-        told = {
-            "KAFKA__SERVERS": json.dumps(config.servers), "KAFKA__IMPRESSIONS": config.impressions,
-            "KAFKA__SIGNALS": config.signals, "KAFKA__CONVERSIONS": config.conversions, "KAFKA__ITEMS": config.items,
-            "KAFKA__IDLE_AFTER": "1s", "KAFKA__TIMEOUT": "5s", "STORE__URL": f"sqlite:///{store}", "STORE__EVERY": "1s",
-            "LEARNER__WINDOW": "2d", "LEARNER__WAIT": "5h", "HTTP__PORT": str(self.port),
-        }  # fmt: skip
-        given = {f"BELATED_{name}": value for name, value in told.items()} | environment
-        command = [sys.executable, "-m", "stream.cli", "run"]
-        self.process = subprocess.Popen(command, env=os.environ | given, stderr=subprocess.PIPE, text=True)
+        given = os.environ | environment | {"BELATED_HTTP__PORT": str(self.port)}
+        command = [sys.executable, "-m", "stream.cli", "run", *(["--config", str(file)] if file else [])]
+        self.process = subprocess.Popen(command, env=given, stderr=subprocess.PIPE, text=True)
 
     def status(self) -> dict[str, Any] | None:
         """What /status says; None while nobody answers."""
@@ -75,7 +71,13 @@ class Daemon:
 
 @contextmanager
 def running(config: Kafka, store: Path, **environment: str) -> Iterator[Daemon]:
-    daemon = Daemon(config, store, **environment)
+    told = {
+        "KAFKA__SERVERS": json.dumps(config.servers), "KAFKA__IMPRESSIONS": config.impressions,
+        "KAFKA__SIGNALS": config.signals, "KAFKA__CONVERSIONS": config.conversions, "KAFKA__ITEMS": config.items,
+        "KAFKA__IDLE_AFTER": "1s", "KAFKA__TIMEOUT": "5s", "STORE__URL": f"sqlite:///{store}", "STORE__EVERY": "1s",
+        "LEARNER__WINDOW": "2d", "LEARNER__WAIT": "5h",
+    }  # fmt: skip
+    daemon = Daemon({f"BELATED_{name}": value for name, value in told.items()} | environment)
     try:
         yield daemon
     finally:
@@ -183,3 +185,50 @@ def test_what_only_a_backtest_can_do_is_refused(learner: dict[str, Any], says: s
     """The daemon knows no final labels beforehand, and has no pre-training."""
     with pytest.raises(ConfigError, match=says):
         check(Config(learner=Settings(**(LEARNER | learner))).settings)
+
+
+def told(config: Kafka) -> tuple[set[str], dict[Any, Any]]:
+    """The groups the broker knows, and the offsets of our group in the topics of this test."""
+    admin = KafkaAdminClient(bootstrap_servers=config.servers[0])
+    groups = {group["group_id"] for group in admin.list_groups()}
+    offsets = admin.list_group_offsets(NAME)
+    admin.close()
+    return groups, {place: at for place, at in offsets.get(NAME, {}).items() if place.topic in config.topics}
+
+
+def test_an_export_and_its_replay_leave_the_daemon_where_it_is(kafka: str, tmp_path: Path) -> None:
+    """Beside the running daemon a range of the topics is exported and replayed into a store of its own: the offsets in the
+    daemon's store and those told to the broker stay as they are, and no group is new. Then it reads on, nothing twice."""
+    config, store = configured(kafka, partitions=1), tmp_path / "store.db"
+    produce(config, EVENTS[:900])
+    with running(config, store) as daemon:
+        daemon.wait(lambda s: s["counts"].get("read") == 900 and s["commit"])
+        daemon.wait(lambda s: sum(row[-1] for row in where(store)) == 900)  # all of it committed
+        daemon.wait(lambda s: sum(at.offset for at in told(config)[1].values()) == 900)
+        before = told(config), where(store)
+        file = tmp_path / "belated.toml"
+        names = "".join(
+            f'{kind} = "{getattr(config, kind)}"\n' for kind in ("impressions", "signals", "conversions", "items")
+        )
+        file.write_text(f'[kafka]\nservers = ["{kafka}"]\n{names}')
+        beside = f"sqlite:///{tmp_path}/beside.db"
+        for words in (
+            ["export", tmp_path / "log", "-c", file, "--store", f"sqlite:///{store}"],
+            ["replay", tmp_path / "log", "--store", beside, "--window", "2d", "--wait", "5h"],
+        ):
+            subprocess.run([sys.executable, "-m", "stream.cli", *map(str, words)], check=True, capture_output=True)
+        assert (told(config), where(store)) == before
+        assert sum(offset for *_, offset in where(tmp_path / "beside.db")) == 900
+        assert {place.topic: at.offset for place, at in before[0][1].items()}[config.impressions] > 0
+        produce(config, EVENTS[900:])
+        status = daemon.wait(lambda s: s["counts"].get("read", 0) >= len(EVENTS))
+        daemon.stop()
+    assert status["counts"]["read"] == len(EVENTS) == accounted(status)
+
+
+def where(store: Path) -> Any:
+    """The offsets of the last commit of a store."""
+    with existing(f"sqlite:///{store}") as connection:
+        found = ledger.newest(connection)
+    assert found is not None
+    return found.progress["offsets"]

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,14 @@ FILE = Path(__file__).parent.parent / "docker-compose.yml"
 def services() -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(FILE.read_text())["services"]
     return found
+
+
+def test_the_file_is_what_compose_reads() -> None:
+    """The compose specification's own schema, as check-jsonschema brings it, has nothing to say against it."""
+    pytest.importorskip("check_jsonschema", reason="needs the extra `dev`: pip install 'belated[dev]'")
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(FILE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_every_port_is_on_loopback(services: dict[str, Any]) -> None:

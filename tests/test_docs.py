@@ -9,6 +9,8 @@ from typer.main import get_command
 from labelstore.events import ADAPTER, Adjustment, Conversion, Impression, Item, Signal
 from learner.methods import DEFAULT, LIVE, METHODS
 from stream.cli import app
+from stream.commands.logs import convert
+from stream.commands.options import Dataset
 
 ROOT = Path(__file__).parent.parent
 
@@ -68,6 +70,14 @@ def test_examples_in_the_log_page_are_events() -> None:
     """A line written by the words of docs/log.md is an event."""
     line = b'{"type":"signal","event_id":"e","kind":"cart","at":1700000000000,"user_id":"u","item_id":"i"}'
     assert ADAPTER.validate_json(line).type == "signal"
+
+
+@pytest.mark.parametrize("dataset", Dataset)
+def test_every_data_set_is_described(dataset: Dataset) -> None:
+    """docs/datasets.md has a row for each data set, ARCHITECTURE.md names its file, and the help its source."""
+    assert f"| `{dataset}` |" in text("docs/datasets.md")
+    assert dataset in text("ARCHITECTURE.md").split("`stream/convert/`")[1]
+    assert f"{dataset}: " in (convert.__doc__ or "")
 
 
 def test_every_guarantee_names_what_shows_it() -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
+from servers import free_port
 from sqlalchemy import select
 
 from broker_tools import configured, grow, produce, until
-from conftest import free_port
 from labelstore.letters import Letter, Place
 from labelstore.tables import dead_letters
 from stream.codec import Codec, DeadLetter
@@ -73,6 +73,20 @@ def test_records_come_with_key_timestamp_and_place(kafka: str) -> None:
         source.seek({busy: 1, Partition(config.impressions, 0): 1})
         (again,) = until(source, lambda found: len(found) >= 1)
         assert again == Record(*busy, 1, 1_700_000_000_000, b"k1", b"y")
+
+
+def test_paused_when_half_read(kafka: str) -> None:
+    """A partition that is paused in the middle of what was fetched of it goes on where it stood, also when the other has
+    been read out meanwhile and is paused in its turn."""
+    config = configured(kafka)
+    produce(kafka, [(config.items, n % 2, item(n)) for n in range(200)])
+    one, other = (Partition(config.items, n) for n in (0, 1))
+    with reading(config) as source:
+        for now, paused, until_ in ((one, other, 50), (other, one, 100), (one, other, 100)):
+            end = time.monotonic() + 10
+            while source.positions()[now] < until_:
+                assert time.monotonic() < end, source.positions()
+                source.poll(7, frozenset({paused}))  # the last poll of a batch finds its end
 
 
 def test_a_paused_partition_shows_nothing(kafka: str) -> None:

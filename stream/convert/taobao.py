@@ -11,49 +11,24 @@ published file a purchase often has no view at all. That file is sorted by user:
 in order of time.
 
 Features of a view: the ids, hour and weekday in China (UTC+8), and what the user did in the rows before: ``views``,
-``views_item``, ``views_category``, ``carts``, ``buys``. These counts need memory, so they are kept for the LIMIT
-latest (user) and (user, item or category) only; who comes back after that starts at 0.
+``views_item``, ``views_category``, ``carts``, ``buys``. These counts need memory, so they are kept for the latest
+million of (user) and (user, item or category) only; who comes back after that starts at 0.
 
 Source: https://tianchi.aliyun.com/dataset/649
 """
 
-from collections import OrderedDict
 from pathlib import Path
 
 from labelstore.events import EARLIEST, LATEST
+from stream.convert.counts import Counts
 from stream.convert.log import Advance, Log, Summary, rows, writing
+from stream.convert.times import clock
 
 BEHAVIOURS = {"pv": "impression", "cart": "cart", "fav": "favourite", "buy": "purchase"}
 CHINA = 8 * 3600  # seconds ahead of UTC
-DAYS = ("thu", "fri", "sat", "sun", "mon", "tue", "wed")  # 1970-01-01 was a Thursday
 LONGEST = 60  # characters of an id
-LIMIT = 1_000_000  # counts kept, about 0.2 GB
 
 Row = tuple[str, str, str, str, int]
-
-
-class Counts:
-    """How often each key came so far, for the ``limit`` keys that came last.
-
-    >>> counts = Counts(limit=2)
-    >>> [counts.add(key) for key in "aabca"]
-    [0, 1, 0, 0, 0]
-    """
-
-    def __init__(self, limit: int = LIMIT) -> None:
-        self._limit = limit
-        self._counts: OrderedDict[str, int] = OrderedDict()
-
-    def __getitem__(self, key: str) -> int:
-        return self._counts.get(key, 0)
-
-    def add(self, key: str) -> int:
-        """The count of ``key`` before this time."""
-        before = self._counts.pop(key, 0)
-        self._counts[key] = before + 1
-        if len(self._counts) > self._limit:
-            self._counts.popitem(last=False)
-        return before
 
 
 def convert(src: Path, dst: Path, *, advance: Advance) -> Summary:
@@ -129,13 +104,11 @@ def _write(log: Log, row: Row, number: int, counts: Counts) -> None:
 
 def _features(row: Row, counts: Counts) -> dict[str, str | int]:
     user, item, category, _, ts = row
-    local = ts + CHINA
     return {
         "user": user,
         "item": item,
         "category": category,
-        "hour": str(local // 3600 % 24),
-        "weekday": DAYS[local // 86_400 % 7],
+        **clock(ts * 1000, CHINA),
         "views": counts.add(user),
         "views_item": counts.add(f"{user} i{item}"),
         "views_category": counts.add(f"{user} c{category}"),

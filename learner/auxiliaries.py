@@ -1,8 +1,11 @@
 """The auxiliary models by name: how each begins, what it estimates for a loss, how it learns from outcomes."""
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor
 
-from learner import delay, posterior, reveals, weights
+from learner import delay, posterior, reveals, runoff, weights
 from learner.batch import Batch, Look
 from learner.contract import Auxiliary
 from learner.model import Shape
@@ -30,12 +33,29 @@ def _at_deadline(state: posterior.FirstLook, outcomes: Batch) -> posterior.First
     return posterior.update_first_look(state, outcomes, Look.AGE)
 
 
+def _by_itself(
+    init: Callable[[Shape, float, float], Any],
+    estimate: Callable[[Any, Batch], dict[str, Tensor]],
+    update: Callable[[Any, Batch], Any],
+) -> Auxiliary:
+    """One that does not ask what the model says."""
+    return Auxiliary(init, lambda state, batch, f: estimate(state, batch), lambda state, batch, f: update(state, batch))
+
+
+def _run_off(state: runoff.RunOff, batch: Batch, f: Tensor) -> dict[str, Tensor]:
+    ages = {"log_r": batch.age, "log_r_before": batch.age_before}
+    return {name: runoff.log_ratio(state, batch, f, age).to(batch.label.dtype) for name, age in ages.items()}
+
+
 AUXILIARIES: dict[str, Auxiliary] = {
-    "delay": Auxiliary(lambda shape, elapsed, window: delay.init(elapsed, window), _survival, delay.update),
-    "signals": Auxiliary(lambda shape, elapsed, window: posterior.init_signals(), _signals, posterior.update_signals),
-    "first_look": Auxiliary(_begin, _first_look, posterior.update_first_look),
-    "deadline": Auxiliary(_begin, _first_look, _at_deadline),
-    "reveals": Auxiliary(
+    "delay": _by_itself(lambda shape, elapsed, window: delay.init(elapsed, window), _survival, delay.update),
+    "signals": _by_itself(lambda shape, elapsed, window: posterior.init_signals(), _signals, posterior.update_signals),
+    "first_look": _by_itself(_begin, _first_look, posterior.update_first_look),
+    "deadline": _by_itself(_begin, _first_look, _at_deadline),
+    "reveals": _by_itself(
         lambda shape, elapsed, window: reveals.init(shape.base_rate, elapsed, window), reveals.estimate, reveals.update
+    ),
+    "run_off": Auxiliary(
+        lambda shape, elapsed, window: runoff.init(elapsed, window), _run_off, runoff.update, whole=True
     ),
 }

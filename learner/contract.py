@@ -15,7 +15,8 @@ class Outputs(NamedTuple):
     """What a loss may use: the heads, and the auxiliaries' estimates. All [B]; only the heads carry a gradient.
 
     ``logit``: of the first head; ``other``: of the second. ``window``: attribution window, s.
-    ``log_r``: log P(s, h > e | x, y = 1) / P(s | x, y = 0). ``p_dp``: P(y = 1, h > e | x). ``p_rn``: P(y = 0 | x, s, not
+    ``log_r``: log P(s, h > a | x, y = 1) / P(s | x, y = 0), a the age of the look, or e where one is not looked at by age;
+    ``log_r_before``: at the age of the look before. ``p_dp``: P(y = 1, h > e | x). ``p_rn``: P(y = 0 | x, s, not
     converted by e). ``p_early``: P(h <= e | x, y = 1). ``reveal``: weight of a look by its age, see `learner/reveals.py`.
     What no auxiliary estimates is NaN, so a method that uses it by mistake is seen at once.
     """
@@ -24,6 +25,7 @@ class Outputs(NamedTuple):
     other: Tensor
     window: Tensor
     log_r: Tensor
+    log_r_before: Tensor
     p_dp: Tensor
     p_rn: Tensor
     p_early: Tensor
@@ -52,13 +54,15 @@ class Weighed(NamedTuple):
 class Auxiliary(NamedTuple):
     """A model beside the model, as three functions. Its state is a NamedTuple of tensors, saved with the weights.
 
-    ``init(shape, elapsed, window)`` -> state; ``estimate(state, batch)`` -> named estimates [B], where those called
-    ``log_r`` add up; ``update(state, outcomes)`` -> state. It sees only outcomes that have arrived.
+    ``init(shape, elapsed, window)`` -> state; ``estimate(state, batch, f)`` -> named estimates [B], where those called
+    ``log_r`` add up; ``update(state, outcomes, f)`` -> state. It sees only outcomes that have arrived. One that is ``whole``
+    also sees first looks, and f [B], what is served for each row now; the others get NaN.
     """
 
     init: Callable[[Shape, float, float], Any]
-    estimate: Callable[[Any, Batch], dict[str, Tensor]]
-    update: Callable[[Any, Batch], Any]
+    estimate: Callable[[Any, Batch, Tensor], dict[str, Tensor]]
+    update: Callable[[Any, Batch, Tensor], Any]
+    whole: bool = False
 
 
 class DelayedFeedback(NamedTuple):

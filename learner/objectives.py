@@ -111,3 +111,33 @@ def gdfm(outputs: Outputs, batch: Batch) -> Weighed:
     loss = torch.where(batch.label > 0, log_loss(outputs.logit, batch.label), unknown)
     weight = torch.where(batch.label > 0, 1.0, p_rn)
     return Weighed(outputs.reveal * loss, weight, p_rn, outputs.reveal[:, None])
+
+
+FADES = 3.5  # halvings over one attribution window of what a later look counts
+LEAST = 0.02  # of all information, what looks add at least
+
+
+def hybrid(outputs: Outputs, batch: Batch) -> Weighed:
+    """First look z l1 + (1 - z) l0; each later one the increment (z - z before)(l1 - l0), both with f as it is now.
+
+    z is 1 where a conversion is known. A later look counts 2^(-FADES (a - e) / w). Curvature is the information gained
+    (Louis, JRSS B 1982): of f (1 - f), what was missing at the look before less what is missing now, z (1 - z).
+    """
+    first, known = batch.look == Look.FIRST, batch.label > 0
+    z = torch.where(known, 1.0, 1 - weights.real_negative(outputs.f, outputs.log_r)).detach()
+    was = torch.where(first, 0.0, 1 - weights.real_negative(outputs.f, outputs.log_r_before)).detach()
+    fading = torch.exp2(-FADES * (batch.age - batch.elapsed) / outputs.window).to(z.dtype)
+    counts = torch.where(first, 1.0, fading)
+    news = counts * (z - was)
+    whole = outputs.f * (1 - outputs.f)
+    added = torch.where(first, whole, was * (1 - was)) - z * (1 - z)
+    share = torch.where(first, _share(added, whole, first), _share(added, whole, ~first))
+    loss = two_sided(outputs.logit, news, torch.where(first, 1 - z, -news))
+    weight = torch.where(first, torch.where(known, 1.0, 1 - z), news)
+    return Weighed(loss, weight, z, (counts * share)[:, None])
+
+
+def _share(added: Tensor, whole: Tensor, which: Tensor) -> Tensor:
+    """Of all information in these rows, what is added: one for all of them, since that of a single row may be negative."""
+    there = which.to(whole.dtype)
+    return ((there * added).sum() / (there * whole).sum().clamp(min=1e-12)).clamp(min=LEAST)

@@ -102,15 +102,22 @@ class Trainer:
         found = dict(zip(("logit", "other"), logits, strict=False))
         found["window"] = torch.full_like(batch.label, self.window)
         with torch.no_grad():
+            f = self.method.serve(*(logit.detach() for logit in logits))
             for name, state in self.auxiliaries.items():
-                for estimate, value in AUXILIARIES[name].estimate(state, batch).items():
+                for estimate, value in AUXILIARIES[name].estimate(state, batch, f).items():
                     found[estimate] = found[estimate] + value if estimate in found else value
         return Outputs(*(found.get(name, nothing) for name in Outputs._fields))
 
+    @property
+    def whole(self) -> bool:
+        """Whether an auxiliary model also wants to see first looks."""
+        return any(AUXILIARIES[name].whole for name in self.auxiliaries)
+
     def observe(self, outcomes: Batch) -> None:
-        """Let the auxiliary models learn from outcomes: conversions and closes."""
+        """Let the auxiliary models learn from outcomes: conversions and closes, and first looks where one is `whole`."""
+        f = self.score(outcomes.rows) if self.whole else torch.full_like(outcomes.at, torch.nan)
         for name, state in self.auxiliaries.items():
-            self.auxiliaries[name] = AUXILIARIES[name].update(state, outcomes)
+            self.auxiliaries[name] = AUXILIARIES[name].update(state, outcomes, f)
 
     def _account(self, loss: Tensor, weight: Tensor, was_clipped: Tensor) -> None:
         w = weight.to(torch.float64)

@@ -80,6 +80,8 @@ class Learner:
         """
         mine = seen.schedule == place
         known = (seen.look == Look.CONVERSION) | (seen.look == Look.CLOSE) | ~seen.learn
+        if self.trainer.whole:
+            known |= seen.look == Look.FIRST
         looks = np.flatnonzero(mine & seen.learn & may)
         outcomes = np.flatnonzero(mine & known) if self.schedule.outcomes and hear else looks[:0]
         while len(looks) or len(outcomes):

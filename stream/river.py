@@ -92,6 +92,7 @@ class Contestant:
         self.model, self.base_rate = untaught.clone(_seeded(untaught._get_params(), seed)), base_rate
         self.method, self.report, self.version = METHODS["settled"], Report(), 0
         self.auxiliaries: dict[str, Any] = {}
+        self.whole = False
         self.moments = features.init(1)  # as wide as the first rows from then on
         self._learned: set[bool] = set()
         self._said = hashlib.sha256()

@@ -147,7 +147,7 @@ def outputs_of(
     """Heads that say ``logits``, and estimates that are true."""
 
     def log_r(row: Entry) -> float:
-        if "reveals" in method.auxiliaries:
+        if {"reveals", "run_off"} & set(method.auxiliaries):
             return world.log_r(row.age, row.signal)
         return world.log_r(ELAPSED, row.signal if "signals" in method.auxiliaries else None)
 
@@ -158,6 +158,7 @@ def outputs_of(
         heads[-1],
         window=each([WINDOW] * len(rows)),
         log_r=each([log_r(row) for row in rows]),
+        log_r_before=each([world.log_r(row.before[1], row.signal) for row in rows]),
         reveal=torch.exp(-each([row.age for row in rows]) / WINDOW),
         **same,
     )

@@ -14,8 +14,8 @@ known, from what has settled or converted, m_b(s) = P(s | y = 1, bucket b) and m
 over k conversions and n pending rows, b in the inner sum not yet seen, cohorts forgotten with their age. Without signals
 phi is the chain ladder (see `delay`). With them it follows a change of delays at once: carts tell of buyers who have not
 bought yet. More carts of those who do not buy would look the same, but for this: more buyers are in proportion to f, the
-others' carts are not. So the bins tell the two apart. The longer a memory the more conversions it rests on: each is the prior of
-the next shorter one.
+others' carts are not. So the bins tell the two apart. The longer a memory the more conversions it rests on: each is the
+prior of the next shorter one.
 
 The likelihood ratio of the evidence at age a:  r = sum_(b after a) phi_b m_b(s) / (m_g(s) prod_k rho_k^[k in s])
 """

@@ -62,9 +62,10 @@ def reveal_ages(elapsed: float, window: float) -> tuple[float, ...]:
     return tuple(age for age in (window / 16, window / 4, window) if age > elapsed)
 
 
-def until_seen(elapsed: float, window: float) -> Looks:
-    """At the elapsed time, and at a 64th, a 16th, a quarter and all of the window, until a look has seen a conversion."""
-    return Looks(elapsed, ages=tuple(age for age in (window / 64, window / 16, window / 4, window) if age > elapsed))
+def ages(elapsed: float, window: float) -> Looks:
+    """At the elapsed time, and at a 64th, a 16th, a quarter and all of the window, whatever was seen before."""
+    later = tuple(age for age in (window / 64, window / 16, window / 4, window) if age > elapsed)
+    return Looks(elapsed, ages=later, every=True)
 
 
 def settled(elapsed: float, window: float) -> Looks:

@@ -227,6 +227,18 @@ def test_the_delay_of_dfm_is_that_of_its_converters() -> None:
         assert 1 / rate - 1 / math.expm1(rate) == pytest.approx(mean, abs=1e-8)
 
 
+@pytest.mark.parametrize("seen", [Look.FIRST, Look.CONVERSION])
+def test_dfm_unlearns_what_is_taken_back(seen: Look) -> None:
+    """The losses of an impression that converted, and is not converted at the close, add up to -log(1 - f) for any lam."""
+    method, world = METHODS["dfm"], WORLDS[0]
+    row = Entry(1.0, Look.FIRST, ELAPSED, 0.0, 0.0, 0, EARLY, (0.0, 0.0))
+    converted = row._replace(look=seen, age=LATE, label=1.0, before=(0.0, ELAPSED))
+    rows = [row] * (seen is Look.CONVERSION) + [converted]
+    rows.append(row._replace(look=Look.CLOSE, age=WINDOW, before=(1.0, LATE)))
+    told = method.loss(outputs_of(method, world, rows, truth(world), [-1.0, LOG_RATE]), batch_of(rows))
+    assert float(told.loss.detach().sum()) == pytest.approx(math.log1p(math.exp(-1.0)), abs=1e-12)
+
+
 @pytest.mark.parametrize(
     ("loss", "schedule", "p", "late", "miss"),
     [

@@ -116,6 +116,40 @@ def test_pretrained_stays_as_it_is(whole: Result) -> None:
     assert start not in digests.values()
 
 
+def test_frozen_auxiliaries_stay_as_they_are() -> None:
+    """With `frozen` auxiliary models hear nothing after the pre-training; without it they do, and the methods differ."""
+    methods = ("pq_signals", "esdfm", "ulc", "gdfm")
+    digests = {}
+    for frozen in (True, False):
+        settings = Settings(**PRETRAIN.model_dump() | {"methods": methods, "frozen": frozen})
+        with opened(None, settings) as (store, checkpoints):
+            loop = Loop(one(EVENTS), settings, store, checkpoints)
+            begin = loop._begin_stream
+            before: dict[str, Any] = {}
+
+            def remember(loop: Loop = loop, begin: Any = begin, before: dict[str, Any] = before) -> None:
+                begin()
+                before.update({learner.name: auxiliaries(learner.trainer) for learner in loop.learners})
+
+            loop._begin_stream = remember  # type: ignore[method-assign]
+            loop.run()
+            after = {learner.name: auxiliaries(learner.trainer) for learner in loop.learners}
+            for name in methods:
+                assert before[name]
+                assert (before[name] == after[name]) == frozen
+            digests[frozen] = [learner.trainer.digest() for learner in loop.learners[1:]]
+    assert not set(digests[True]) & set(digests[False])
+
+
+def auxiliaries(trainer: Any) -> dict[str, list[Any]]:
+    """Every tensor of a learner's auxiliary models, as lists."""
+    return {
+        f"{name}.{field}": value.tolist()
+        for name, state in trainer.auxiliaries.items()
+        for field, value in state._asdict().items()
+    }
+
+
 def test_nobody_else_sees_the_future(whole: Result) -> None:
     """With and without `oracle` beside them, all other learners learn the same bytes."""
     others = run(one(EVENTS), PRETRAIN.model_copy(update={"methods": LIVE})).summary["methods"]

@@ -120,8 +120,9 @@ LEAST = 0.02  # of all information, what looks add at least
 def hybrid(outputs: Outputs, batch: Batch) -> Weighed:
     """First look z l1 + (1 - z) l0; each later one the increment (z - z before)(l1 - l0), both with f as it is now.
 
-    z is 1 where a conversion is known, and no longer where it was taken back. A later look counts 2^(-FADES (a - e) / w). Curvature is the information gained
-    (Louis, JRSS B 1982): of f (1 - f), what was missing at the look before less what is missing now, z (1 - z).
+    z is 1 where a conversion is known, and no longer where it was taken back. A later look counts 2^(-FADES (a - e) / w).
+    Curvature is the information gained (Louis, JRSS B 1982): of f (1 - f), what was missing at the look before less what is
+    missing now, z (1 - z).
     """
     first, known = batch.look == Look.FIRST, batch.label > 0
     z = torch.where(known, 1.0, 1 - weights.real_negative(outputs.f, outputs.log_r)).detach()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from learner import delay, posterior, reveals, runoff, weights
@@ -44,7 +45,8 @@ def _by_itself(
 
 def _run_off(state: runoff.RunOff, batch: Batch, f: Tensor) -> dict[str, Tensor]:
     ages = {"log_r": batch.age, "log_r_before": batch.age_before}
-    return {name: runoff.log_ratio(state, batch, f, age).to(batch.label.dtype) for name, age in ages.items()}
+    found = {name: runoff.log_ratio(state, batch, f, age).to(batch.label.dtype) for name, age in ages.items()}
+    return found | {"paid": torch.full_like(batch.label, runoff.paid(state))}
 
 
 AUXILIARIES: dict[str, Auxiliary] = {

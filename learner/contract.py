@@ -18,7 +18,8 @@ class Outputs(NamedTuple):
     ``log_r``: log P(s, h > a | x, y = 1) / P(s | x, y = 0), a the age of the look, or e where one is not looked at by age;
     ``log_r_before``: at the age of the look before. ``p_dp``: P(y = 1, h > e | x). ``p_rn``: P(y = 0 | x, s, not
     converted by e). ``p_early``: P(h <= e | x, y = 1). ``reveal``: weight of a look by its age, see `learner/reveals.py`.
-    What no auxiliary estimates is NaN, so a method that uses it by mistake is seen at once.
+    ``paid``: the share of z that counts before a conversion
+    is known. What no auxiliary estimates is NaN, so a method that uses it by mistake is seen at once.
     """
 
     logit: Tensor
@@ -30,6 +31,7 @@ class Outputs(NamedTuple):
     p_rn: Tensor
     p_early: Tensor
     reveal: Tensor
+    paid: Tensor
 
     @property
     def f(self) -> Tensor:

@@ -118,28 +118,36 @@ LEAST = 0.02  # of all information, what looks add at least
 
 
 def hybrid(outputs: Outputs, batch: Batch) -> Weighed:
-    """First look z l1 + (1 - z) l0; each later one the increment (z - z before)(l1 - l0), both with f as it is now.
+    """First look c z l1 + (1 - z) l0 where no conversion is known, l1 where one is; later looks what that has changed by.
 
-    z is 1 where a conversion is known, and no longer where it was taken back. A later look counts 2^(-FADES (a - e) / w).
-    Curvature is the information gained (Louis, JRSS B 1982): of f (1 - f), what was missing at the look before less what is
-    missing now, z (1 - z).
+    z with f as it is now, also that of the look before; c, `paid`, the share of z that is paid before a conversion is known.
+    What is known by a later look counts 2^(-FADES (a - e) / w), but for the 1 - c that a conversion still has to be paid.
+    Curvature is the information gained (Louis, JRSS B 1982), see `_information`.
     """
-    first, known = batch.look == Look.FIRST, batch.label > 0
-    z = torch.where(known, 1.0, 1 - weights.real_negative(outputs.f, outputs.log_r)).detach()
-    was = torch.where(batch.before > 0, 1.0, 1 - weights.real_negative(outputs.f, outputs.log_r_before))
+    first, known, paid = batch.look == Look.FIRST, batch.label, outputs.paid
+    before = torch.where(first, 0.0, batch.before)
+    z = torch.where(known > 0, 1.0, 1 - weights.real_negative(outputs.f, outputs.log_r)).detach()
+    was = torch.where(before > 0, 1.0, 1 - weights.real_negative(outputs.f, outputs.log_r_before))
     was = torch.where(first, 0.0, was).detach()
     fading = torch.exp2(-FADES * (batch.age - batch.elapsed) / outputs.window).to(z.dtype)
     counts = torch.where(first, 1.0, fading)
-    news = counts * (z - was)
-    whole = outputs.f * (1 - outputs.f)
-    added = torch.where(first, whole, was * (1 - was)) - z * (1 - z)
-    share = torch.where(first, _share(added, whole, first), _share(added, whole, ~first))
-    loss = two_sided(outputs.logit, news, torch.where(first, 1 - z, -news))
-    weight = torch.where(first, torch.where(known, 1.0, 1 - z), news)
-    return Weighed(loss, weight, z, (counts * share)[:, None])
+    for_one = paid * counts * (z - was) + (1 - paid) * (known - before)
+    for_zero = torch.where(first, 1 - z, -counts * (z - was))
+    held = torch.where(first, 0.0, _information(outputs.f, was, before, paid))
+    added = counts * (_information(outputs.f, z, known, paid) - held)
+    added = added + (1 - counts) * (1 - paid) * (known - before) * outputs.f * (1 - outputs.f)
+    share = torch.where(first, _share(added, outputs.f, first), _share(added, outputs.f, ~first))
+    weight = torch.where(first, torch.where(known > 0, 1.0, 1 - z), for_one)
+    return Weighed(two_sided(outputs.logit, for_one, for_zero), weight, z, share[:, None])
 
 
-def _share(added: Tensor, whole: Tensor, which: Tensor) -> Tensor:
-    """Of all information in these rows, what is added: one for all of them, since that of a single row may be negative."""
-    there = which.to(whole.dtype)
-    return ((there * added).sum() / (there * whole).sum().clamp(min=1e-12)).clamp(min=LEAST)
+def _information(f: Tensor, z: Tensor, known: Tensor, paid: Tensor) -> Tensor:
+    """What bends the loss of a row at one look: f (1 - f) of its masses, less what is missing, z (1 - z) (c (1 - f) + f)."""
+    masses = torch.where(known > 0, 1.0, paid * z + 1 - z)
+    return f * (1 - f) * masses - z * (1 - z) * (paid * (1 - f) + f)
+
+
+def _share(added: Tensor, f: Tensor, which: Tensor) -> Tensor:
+    """Of the f (1 - f) of these rows, what is added: one for all of them, since that of a single row may be negative."""
+    there = which.to(f.dtype)
+    return ((there * added).sum() / (there * f * (1 - f)).sum().clamp(min=1e-12)).clamp(min=LEAST)

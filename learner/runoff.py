@@ -38,8 +38,10 @@ OLD = 4.0  # windows after which an old cohort counts half
 SETTLED = 2.0**17  # settled rows after which one counts half
 START = 5.0  # conversions that the belief before any counts for
 ALIKE = 30.0  # conversions for which the belief counts that late ones have the signals of all late ones
+UNKNOWN = 3.0  # conversions for which the belief counts that a state of signals says nothing
 ENOUGH = 100.0  # settled rows of a bin for which the belief counts that it has the signals of all
 FITS = 64  # per attribution window
+MOVES = 0.1  # of the conversion rate, while a conversion is awaited
 
 
 class RunOff(NamedTuple):
@@ -49,6 +51,7 @@ class RunOff(NamedTuple):
     ``pending`` [U, G, STATES]: not converted by the first look. ``old`` [J, STATES]: conversions of older cohorts. ``never``
     [G, STATES]: settled without a conversion. ``newest``, ``fitted`` []: numbers of a cohort and of a fit, -1 before any.
     ``mean`` []: of f. ``shares`` [memories, J]: phi. ``rho`` [KINDS]. ``ratios`` [J + 1, G, STATES]: log r at each edge.
+    ``closed`` []: conversions of cohorts whose window has closed, as `old` forgets them.
     """
 
     edges: Tensor
@@ -63,6 +66,7 @@ class RunOff(NamedTuple):
     shares: Tensor
     rho: Tensor
     ratios: Tensor
+    closed: Tensor
 
 
 def init(elapsed: float, window: float) -> RunOff:
@@ -84,6 +88,7 @@ def init(elapsed: float, window: float) -> RunOff:
         belief.repeat(len(triangle.MEMORIES), 1),
         torch.ones(KINDS).double(),
         later.log()[:, None, None].repeat(1, bins, STATES),
+        torch.tensor(0.0).double(),
     )
 
 
@@ -102,6 +107,18 @@ def log_ratio(state: RunOff, batch: Batch, f: Tensor, age: Tensor) -> Tensor:
     """log r of "not converted by this age [B] s", with the signals at the first look: [B] float64."""
     edge = torch.searchsorted(state.edges, age.to(torch.float64).contiguous(), right=True) - 1
     return state.ratios[edge.clamp(0, len(state.edges) - 1), bin_of(state, f), state_of(batch)]
+
+
+def paid(state: RunOff) -> float:
+    """c in 0 .. 1: how far the curve is trusted in the level, by what minimises c^2 V + (1 - c)^2 MOVES^2.
+
+        c = n / (n + (1 - F) / (F MOVES^2)),   V = (1 - F) / (F n)
+
+    V is the relative variance of the level that soft labels alone would give, n conversions of cohorts whose window has
+    closed, of which F were known by the first look; MOVES what the market moves, relatively, while a conversion is awaited.
+    """
+    early = float(curve(state)[int(state.first)])
+    return float(state.closed / (state.closed + (1 - early) / (max(early, 1e-3) * MOVES**2)))
 
 
 def curve(state: RunOff) -> Tensor:
@@ -172,13 +189,13 @@ def _facts(state: RunOff, now: float) -> Facts:
     known = counts * seen[..., None]
     pending = (state.pending[..., used] - known[:, :, first:].sum(2)).clamp(min=0)
     by_bucket = state.old[:, used] + counts.sum((0, 1))
-    settled = state.never[:, used]
-    share = (settled.sum(0) + 1) / (settled.sum() + len(used))
-    late = by_bucket[first:].sum(0)
-    pool = (late + 3 * share) / (late.sum() + 3)
+    settled, late = state.never[:, used], by_bucket[first:].sum(0)
+    shown = settled.sum(0) + state.pending[..., used].sum((0, 1)) + 1  # how common a state is, whoever has it
+    of_all = (settled.sum(0) + shown / shown.sum()) / (settled.sum() + 1)
+    pool = of_all * (late + UNKNOWN) / (late.sum() * of_all + UNKNOWN)
+    pool = pool / pool.sum()
     of_bucket = (by_bucket + ALIKE * pool) / (by_bucket.sum(1, keepdim=True) + ALIKE)
     of_bucket[:first] = 0
-    of_all = (settled.sum(0) + 3 * pool) / (settled.sum() + 3)
     of_bin = (settled + ENOUGH * of_all) / (settled.sum(1, keepdim=True) + ENOUGH)
     rows = state.pending[..., used].sum(2) + known[:, :, :first].sum((2, 3))
     kinds = (used >> torch.arange(KINDS)[:, None] & 1).double()
@@ -198,14 +215,15 @@ def _fit(state: RunOff, now: float) -> RunOff:
     edges, belief = state.edges, START * _belief(state.edges)
     first, window = float(edges[int(state.first)]), float(edges[-1])
     found = triangle.fit(facts, Fit(state.shares, state.rho), belief, state.old.sum(1), first, window)
-    state = state._replace(shares=found.shares, rho=found.rho)
+    complete = facts.seen[:, 0, -1].double() @ facts.known.sum((1, 2))
+    state = state._replace(shares=found.shares, rho=found.rho, closed=complete + state.old.sum())
     return state._replace(ratios=_ratios(state, facts, triangle.moved(facts, found.rho)))
 
 
 def _ratios(state: RunOff, facts: Facts, nothing: Tensor) -> Tensor:
     """log r at each edge, [J + 1, G, STATES]; states never seen say no more than the delay does."""
     after = (state.shares[-1][:, None] * facts.late).flip(0).cumsum(0).flip(0)
-    after = torch.cat([after, torch.zeros_like(after[:1])]).clamp(min=1e-9)
+    after = torch.cat([after, torch.zeros_like(after[:1])]).clamp(min=1e-12)
     alive = torch.cat([state.shares[-1].flip(0).cumsum(0).flip(0), state.shares.new_zeros(1)]).clamp(min=1e-9)
     ratios = alive.log()[:, None, None].repeat(1, nothing.shape[0], STATES)
     ratios[:, :, facts.used] = after.log()[:, None] - nothing.log()

@@ -159,6 +159,7 @@ def outputs_of(
         window=each([WINDOW] * len(rows)),
         log_r=each([log_r(row) for row in rows]),
         log_r_before=each([world.log_r(row.before[1], row.signal) for row in rows]),
+        paid=each([0.6] * len(rows)),
         reveal=torch.exp(-each([row.age for row in rows]) / WINDOW),
         **same,
     )

@@ -50,5 +50,5 @@ def delay_information(log_rate: Tensor) -> Tensor:
 
 
 def _rate(log_rate: Tensor) -> Tensor:
-    """lam, from a tenth of what counts as even to 3,000 a window."""
+    """lam, held between .14 and 2,981 a window."""
     return log_rate.clamp(-2, 8).exp()

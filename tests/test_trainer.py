@@ -74,15 +74,16 @@ def taught(method: str = "pq_signals", seed: int = 0) -> Trainer:
 @given(st.permutations(list(range(40))), st.lists(st.integers(1, 39), max_size=5))
 def test_a_score_depends_on_its_row_alone(order: list[int], cuts: list[int]) -> None:
     """To the last bit, whatever rows stand beside it, before it, or in how many pieces they are scored."""
-    learner, all_rows = LEARNER, ROWS
-    whole = learner.score(all_rows)
     index = torch.tensor(order)
     pieces = [p for p in np.split(np.array(order), sorted(set(cuts))) if len(p)]
-    cut = torch.cat([learner.score(all_rows.take(torch.from_numpy(piece))) for piece in pieces])
-    assert torch.equal(cut, whole[index])
+    for learner in LEARNERS:
+        whole = learner.score(ROWS)
+        cut = torch.cat([learner.score(ROWS.take(torch.from_numpy(piece))) for piece in pieces])
+        assert torch.equal(cut, whole[index])
 
 
 LEARNER, ROWS = taught(), rows(40, 9)
+LEARNERS = (LEARNER, taught("fnc"), taught("bidefuse"))  # every way to serve
 
 
 def test_long_and_short_runs_of_rows_score_alike() -> None:

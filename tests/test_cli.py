@@ -180,7 +180,7 @@ def test_the_report_is_written(log: Path, tmp_path: Path) -> None:
 
 def test_a_day_is_enough_to_settle(compared: dict[str, Any]) -> None:
     """The small log has settled rows and some that are not: both kinds are reported."""
-    told = compared["methods"]["pq_signals"]
+    told = compared["methods"]["pq"]
     assert 0 < told["settled"]["rows"] < told["tentative"]["rows"] == 700
     assert told["tentative"]["share_final"] == told["settled"]["rows"] / 700
     assert DAY == 86_400_000
@@ -193,7 +193,7 @@ def test_a_classifier_of_rivers_competes(log: Path) -> None:
         done = belated("backtest", log, *short, *more)
         assert done.returncode == 0, done.stderr
         methods = json.loads(done.stdout)["methods"]
-        ours, theirs = methods["pq_signals"]["settled"], methods["river:LogisticRegression"]["settled"]
+        ours, theirs = methods["pq"]["settled"], methods["river:LogisticRegression"]["settled"]
         assert ours["rows"] == theirs["rows"] > 200
         assert ours["positives"] == theirs["positives"] > 40
         assert theirs["log_loss"] > 0

@@ -1,6 +1,7 @@
 """Looks out: which looks fall in a span of event time, and what was known at each."""
 
 from collections.abc import Iterator, Sequence, Set
+from typing import NamedTuple
 
 import numpy as np
 from sqlalchemy import BindParameter, Connection, and_, bindparam, select
@@ -12,10 +13,13 @@ from labelstore.observations import (
     Look,
     Observations,
     Schedule,
+    age_looks,
     conversion_look,
     converted_at,
+    is_confirmed,
     label_at,
     look_at,
+    look_before,
     turn,
 )
 from labelstore.tables import conversions, impressions, signals
@@ -76,14 +80,36 @@ class Target:
 
     def _at_ages(self, start: int, stop: int) -> list[Due]:
         found: list[Due] = []
-        for age in sorted({s.first for s in self.schedules} | {self.window}):
-            first = [i for i, s in enumerate(self.schedules) if s.first == age]
-            close = [i for i, s in enumerate(self.schedules) if s.outcomes and age == self.window]
-            for seq, at, known_at in self.shown(age, start, stop) if first or close else ():
+        for age in sorted({self.window}.union(*map(_ages, self.schedules))):
+            asked = [(i, s) for i, s in enumerate(self.schedules) if age in _ages(s) or age == self.window]
+            shown = (
+                self.shown(age, start, stop)
+                if any(age in _ages(s) or s.outcomes or s.confirm for _, s in asked)
+                else []
+            )
+            depends = any((age in s.ages and not s.every) or s.confirm for _, s in asked)
+            credits = self.credits([seq for seq, _, _ in shown]) if depends else {}
+            for seq, at, known_at in shown:
                 time = look_at(age, at, known_at)
-                found += [Due(time, turn(seq), seq, Look.FIRST, i, True) for i in first]
-                found += [Due(time, turn(seq), seq, Look.CLOSE, i, False) for i in close]
+                for i, schedule in asked:
+                    for look, learn in self._looks(age, at, known_at, schedule, credits.get(seq, ())):
+                        found.append(Due(time, turn(seq), seq, look, i, learn))
         return found
+
+    def _looks(
+        self, age: int, at: int, known_at: int, schedule: Schedule, credits: Sequence[Credit]
+    ) -> Iterator[tuple[Look, bool]]:
+        """The looks of a schedule at this age, and whether they are learned."""
+        if age == schedule.first:
+            yield Look.FIRST, True
+        if age in schedule.ages and look_at(age, at, known_at) in age_looks(at, known_at, schedule, credits):
+            yield Look.AGE, True
+        elif age == schedule.deadline > 0:
+            yield Look.AGE, False
+        if age == self.window and (schedule.outcomes or schedule.confirm):
+            learn = bool(schedule.confirm) and is_confirmed(at, known_at, self.window, schedule, credits)
+            if learn or schedule.outcomes:
+                yield Look.CLOSE, learn
 
     def _at_conversions(self, start: int, stop: int) -> list[Due]:
         """Looks at delayed positives, and first conversions as outcomes. Few rows: one impression at a time."""
@@ -122,40 +148,71 @@ class Target:
         keys = sorted({look.impression for look in due})
         shown = {row[0]: tuple(row) for row in self.connection.execute(_FEATURES, seqs(keys))}
         credits, seen = self.credits(keys), self._signals(keys)
-        rows: list[tuple[int, int, int, int, bool, int]] = []
+        rows: list[_Known] = []
         marks: list[tuple[int, str, int]] = []
+        signalled: list[tuple[int, str, int]] = []
         for n, look in enumerate(due):
             _, at, known_at, _ = shown[look.impression]
-            first = look_at(self.schedules[look.schedule].first, at, known_at)
-            until = min(first, look.at)
-            final = look.at >= look_at(self.window, at, known_at)
-            if self.schedules[look.schedule].hindsight:
-                label = int(look.impression in self._hindsight)
-                rows.append((at, first, label, label, True, -1))
-            elif credit := credits.get(look.impression):
-                known = converted_at(look.at, credit)
-                delay = -1 if known is None else known - at
-                rows.append((at, first, label_at(until, credit), label_at(look.at, credit), final, delay))
-            else:
-                rows.append((at, first, 0, 0, final, -1))
+            rows.append(self._known(look, at, known_at, credits.get(look.impression, ())))
+            until = min(rows[-1].first, look.at)
             for kind, signal_at, signal_known in seen.get(look.impression, ()):
                 if signal_known <= until:
                     marks.append((n, kind, until - signal_at))
-        features = {seq: row[3] for seq, row in shown.items()}
+                if signal_known <= look.at:
+                    signalled.append((n, kind, signal_known - at))
         columns = np.array(due, dtype=np.int64).reshape(-1, 6).T
-        known_ = np.array(rows, dtype=np.int64).reshape(-1, 6).T
+        known = np.array(rows, dtype=np.int64).reshape(-1, 8).T
         return Observations(
             at=columns[0],
             impression=columns[2],
             look=columns[3],
             schedule=columns[4],
             learn=columns[5].astype(bool),
-            shown_at=known_[0],
-            first_at=known_[1],
-            first_label=known_[2],
-            label=known_[3],
-            final=known_[4].astype(bool),
-            delay=known_[5],
+            shown_at=known[0],
+            first_at=known[1],
+            first_label=known[2],
+            label=known[3],
+            final=known[4].astype(bool),
+            delay=known[5],
+            before=known[6],
+            before_at=known[7],
             signals=marks,
-            features=features,
+            signalled=signalled,
+            features={seq: row[3] for seq, row in shown.items()},
         )
+
+    def _known(self, look: Due, at: int, known_at: int, credits: Sequence[Credit]) -> "_Known":
+        """What was known of an impression at a look."""
+        schedule = self.schedules[look.schedule]
+        first, final = look_at(schedule.first, at, known_at), look.at >= look_at(self.window, at, known_at)
+        if schedule.hindsight:
+            label = int(look.impression in self._hindsight)
+            return _Known(at, first, label, label, True, -1, 0, at)
+        last = None
+        if look.look != Look.FIRST:
+            last = look_before(look.at, at, known_at, self.window, schedule, credits)
+        if not credits:
+            return _Known(at, first, 0, 0, final, -1, 0, at if last is None else last)
+        converted = converted_at(look.at, credits)
+        before = (0, at) if last is None else (label_at(last, credits), last)
+        delay = -1 if converted is None else converted - at
+        seen = label_at(min(first, look.at), credits)
+        return _Known(at, first, seen, label_at(look.at, credits), final, delay, *before)
+
+
+class _Known(NamedTuple):
+    """The columns of `Observations` from ``shown_at`` to ``before_at``, of one look."""
+
+    at: int
+    first: int
+    first_label: int
+    label: int
+    final: bool
+    delay: int
+    before: int
+    before_at: int
+
+
+def _ages(schedule: Schedule) -> set[int]:
+    """The ages at which a schedule looks, but for the close."""
+    return {schedule.first, *schedule.ages, *((schedule.deadline,) if schedule.deadline else ())}

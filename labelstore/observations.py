@@ -19,12 +19,24 @@ class Schedule(NamedTuple):
     ``conversion``: look again when a conversion becomes known after a first look that saw none.
     ``outcomes``: also report conversions and the close, for auxiliary models; these never reach the loss.
     ``hindsight``: the label is the final one, which a first pass over the log has found.
+    ``ages``: look again at these ages, rising, after the first and up to the window, until a look has seen a conversion;
+    one between two looks waits for the next, so ``conversion`` does not go with it. ``every``: look at all of them anyway.
+    ``confirm``: whose close is learned. ALL: every impression that was not learned again at its conversion, so that each
+    is learned twice; NEGATIVES: those without a conversion at the close.
+    ``deadline``: if not 0, also report what was known at this age, as an outcome.
     """
 
     first: int
     conversion: bool = False
     outcomes: bool = False
     hindsight: bool = False
+    ages: tuple[int, ...] = ()
+    every: bool = False
+    confirm: str = ""
+    deadline: int = 0
+
+
+ALL, NEGATIVES = "all", "negatives"
 
 
 class Look(IntEnum):
@@ -33,6 +45,7 @@ class Look(IntEnum):
     FIRST = 0
     CONVERSION = 1
     CLOSE = 2
+    AGE = 3
 
 
 class Credit(NamedTuple):
@@ -66,6 +79,8 @@ class Observations(NamedTuple):
     impression to the moment its conversion was known, -1 where none is. ``first_at``, ``first_label`` and ``signals``
     (rows of (row, kind, ms before the look)) describe the FIRST look of the same impression under the same schedule; in
     an outcome before it, label and signals are those of the outcome's time: nobody knows yet what the first look will see.
+    ``before`` and ``before_at``: label and time of the look before this one that was learned; 0 and ``shown_at`` if there
+    is none. ``signalled`` (rows of (row, kind, ms from the impression to the moment it was known)): signals by THIS look.
     """
 
     at: NDArray[np.int64]
@@ -79,7 +94,10 @@ class Observations(NamedTuple):
     label: NDArray[np.int64]
     final: NDArray[np.bool_]
     delay: NDArray[np.int64]
+    before: NDArray[np.int64]
+    before_at: NDArray[np.int64]
     signals: list[tuple[int, str, int]]
+    signalled: list[tuple[int, str, int]]
     features: dict[int, str]
 
 
@@ -111,3 +129,35 @@ def conversion_look(at: int, known_at: int, window: int, schedule: Schedule, cre
         return None
     times = sorted(c.credited_at for c in credits if first < c.credited_at <= close)
     return next((time for time in times if label_at(time, credits)), None)
+
+
+def age_looks(at: int, known_at: int, schedule: Schedule, credits: Sequence[Credit]) -> list[int]:
+    """When the learned looks at later ages fall. Ages that had passed when the impression was known bring no new look."""
+    last = look_at(schedule.first, at, known_at)
+    found: list[int] = []
+    for age in schedule.ages:
+        if not schedule.every and label_at(last, credits):
+            break
+        if (time := look_at(age, at, known_at)) > last:
+            found.append(time)
+            last = time
+    return found
+
+
+def is_confirmed(at: int, known_at: int, window: int, schedule: Schedule, credits: Sequence[Credit]) -> bool:
+    """Whether the close is learned."""
+    if schedule.confirm == NEGATIVES:
+        return not label_at(look_at(window, at, known_at), credits)
+    return schedule.confirm == ALL and conversion_look(at, known_at, window, schedule, credits) is None
+
+
+def look_before(
+    time: int, at: int, known_at: int, window: int, schedule: Schedule, credits: Sequence[Credit]
+) -> int | None:
+    """When the last learned look fell before a look at ``time`` that is not the first; None before the first."""
+    first = look_at(schedule.first, at, known_at)
+    if time < first:
+        return None
+    again = conversion_look(at, known_at, window, schedule, credits)
+    later = [first, *age_looks(at, known_at, schedule, credits), *([] if again is None else [again])]
+    return max([first, *(look for look in later if look < time)])

@@ -124,7 +124,7 @@ looks = Table(
     Column("impression", KEY, primary_key=True, autoincrement=False),
     Column("learner", SmallInteger, primary_key=True, autoincrement=False),
     Column("look", SmallInteger, primary_key=True, autoincrement=False),
-    Column("at", BigInteger, nullable=False),
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
     Column("label", SmallInteger, nullable=False),
     Column("weight", Float, nullable=False),
     sqlite_with_rowid=False,

@@ -16,6 +16,7 @@ class Look(IntEnum):
     FIRST = 0
     CONVERSION = 1
     CLOSE = 2
+    AGE = 3
 
 
 class Rows(NamedTuple):
@@ -54,6 +55,9 @@ class Batch(NamedTuple):
     ``delay`` [B] float64: impression to the moment its conversion was known; -1 if none was.
     ``signals`` [B, KINDS] float32: how many signals of each kind were known at the first look.
     ``since`` [B] float64: from the newest of them to the first look; -1 if there is none.
+    ``age`` [B] float64: impression to THIS look. ``before`` [B] float32: label at the look before it that was learned;
+    ``age_before`` [B] float64: age of that look; 0 and 0 if there is none. ``signals_now`` [B, KINDS] float32: signals known
+    at this look. ``signalled`` [B, KINDS] float64: age at which the first of each kind was known; -1 if none is.
     """
 
     rows: Rows
@@ -67,6 +71,11 @@ class Batch(NamedTuple):
     delay: Tensor
     signals: Tensor
     since: Tensor
+    age: Tensor
+    before: Tensor
+    age_before: Tensor
+    signals_now: Tensor
+    signalled: Tensor
 
     @property
     def size(self) -> int:

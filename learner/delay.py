@@ -97,6 +97,11 @@ def curve(state: Delay, now: float) -> Tensor:
     return torch.cat([survive.new_zeros(1), survive[1:], survive.new_ones(1)])
 
 
+def prior(age: float, window: float) -> float:
+    """F0(age), before any conversion was seen."""
+    return math.log1p(1000 * age / window) / math.log1p(1000)
+
+
 def _prior(edges: Tensor) -> Tensor:
     scale = float(edges[-1]) / 1000
     known = (edges / scale).log1p() / math.log1p(1000)

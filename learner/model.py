@@ -94,12 +94,14 @@ class ConversionModel:
         network = self._network(embedding_bag(place, embeddings, offsets, mode="mean"), numbers)
         return Pass(rows, numbers, self._linear(rows, numbers) + network, used, embeddings)
 
-    def step(self, run: "Pass", loss: Tensor, weight: Tensor) -> None:
+    def step(self, run: "Pass", loss: Tensor, weight: Tensor, more: bool = False) -> None:
         """One step down the gradient of a mean loss; of the hashed values only those used move.
 
-        ``weight`` [R]: importance weights, what each row's curvature counts for.
+        ``weight`` [R]: importance weights, what each row's curvature counts for; 0 where a loss is linear in the logit.
+        ``more``: other models will step on the same loss.
         """
-        gradients = torch.autograd.grad(loss, [run.logit, run.embeddings, *self.dense.values()])
+        inputs = [run.logit, run.embeddings, *self.dense.values()]
+        gradients = torch.autograd.grad(loss, inputs, retain_graph=more)
         self._newton(run, gradients[0] * len(run.logit), weight)
         squares = self.memory["table"][run.used].addcmul_(gradients[1], gradients[1])
         self.memory["table"][run.used] = squares
@@ -148,9 +150,12 @@ class ConversionModel:
 
         Rare positives are errors of few rows, their absence is an error that all rows share: within a batch the length goes
         with the sign of the error, and the level would rise. So a batch does not decide on its own length; those before it
-        do, in their sums, fading. Where errors begin to have more in common, twice its own length is the most.
+        do, in their sums, fading. Where errors begin to have more in common, twice its own length is the most. A batch
+        that bends nowhere has no length of its own.
         """
         recent, own = self.memory["length"], sums[0] / sums[1].clamp(min=TINY)
+        if sums[1] <= 0 < recent[1]:
+            own = recent[0] / recent[1]
         length = own if recent[1] <= 0 else torch.minimum(recent[0] / recent[1], 2 * own)
         self.memory["length"] = recent * FADING + sums
         return length.clamp(max=1)

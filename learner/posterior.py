@@ -1,6 +1,7 @@
 """What the evidence by the first look says: the likelihood ratio of signals, and what became of observed negatives.
 
-Both learn from closes only: rows that are settled, as they looked at their first look.
+Both learn from closes only, rows that are settled, as they looked at their first look; or what became of them from an
+earlier deadline, with what was known by then.
 """
 
 from typing import NamedTuple
@@ -94,9 +95,9 @@ def first_look(state: FirstLook, rows: Rows) -> Tensor:
     return logits.softmax(1)
 
 
-def update_first_look(state: FirstLook, outcomes: Batch) -> FirstLook:
-    """One step of sparse Adagrad on the settled rows."""
-    settled = (outcomes.look == Look.CLOSE).nonzero().squeeze(1)
+def update_first_look(state: FirstLook, outcomes: Batch, by: Look = Look.CLOSE) -> FirstLook:
+    """One step of sparse Adagrad on the settled rows, or on the rows at their deadline: looks of kind ``by``."""
+    settled = (outcomes.look == by).nonzero().squeeze(1)
     if len(settled) == 0:
         return state
     outcomes = outcomes.take(settled)

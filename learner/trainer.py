@@ -4,20 +4,24 @@ Everything it is lies in `Trainer.tensors`: the same tensors and the same batche
 """
 
 import hashlib
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from learner import features
+from learner.auxiliaries import AUXILIARIES
 from learner.batch import Batch, Rows, cat_rows
-from learner.methods import AUXILIARIES, METHODS, Outputs
+from learner.contract import Outputs
+from learner.methods import METHODS
 from learner.model import ConversionModel, Shape
 from learner.weights import clipped
 
 # A matrix product's last bits depend on its shape; and where a size is no multiple of 8, on the place of a row in it.
 BLOCK = 512  # rows scored at once, always padded to this
 BATCH = 256  # looks learned from at once
+HEADS = ("", "1")  # after the name of a head's tensors
 
 
 class Report(NamedTuple):
@@ -53,9 +57,10 @@ class Trainer:
     """
 
     def __init__(self, method: str, elapsed: float, window: float, seed: int, shape: Shape | None = None) -> None:
-        self.method = METHODS[method]
-        shape = shape or Shape()
-        self.model = ConversionModel(shape, torch.Generator().manual_seed(seed))
+        self.method, self.window = METHODS[method], window
+        shape, generator = shape or Shape(), torch.Generator().manual_seed(seed)
+        starts = self.method.starts(shape.base_rate, elapsed, window)
+        self.models = [ConversionModel(shape._replace(base_rate=start), generator) for start in starts]
         self.moments = features.init(shape.numbers)
         self.auxiliaries = {name: AUXILIARIES[name].init(shape, elapsed, window) for name in self.method.auxiliaries}
         self.report = Report()
@@ -63,7 +68,7 @@ class Trainer:
 
     @torch.no_grad()
     def score(self, rows: Rows) -> Tensor:
-        """P(y = 1 | x) of R rows, [R] float64. A row's score depends on that row alone, to the last bit."""
+        """P(y = 1 | x) of R rows as it is served, [R] float64. A row's score depends on that row alone, to the last bit."""
         scores = [self._score_block(rows, start) for start in range(0, rows.size, BLOCK)]
         return torch.cat(scores) if scores else torch.empty(0, dtype=torch.float64)
 
@@ -72,8 +77,8 @@ class Trainer:
         block = rows.take(index)
         if missing := BLOCK - len(index):
             block = cat_rows([block, _empty(missing, rows.numbers.shape[1])])
-        logits = self.model.logits(block, features.standardise(self.moments, block.numbers))
-        return torch.sigmoid(logits.to(torch.float64))[: len(index)]
+        numbers = features.standardise(self.moments, block.numbers)
+        return self.method.serve(*(model.logits(block, numbers).double() for model in self.models))[: len(index)]
 
     def learn(self, batch: Batch) -> Tensor:
         """One gradient step on B looks. Returns their importance weights, [B] float32.
@@ -81,27 +86,38 @@ class Trainer:
         The feature moments move first, once, by the rows of the batch.
         """
         self.moments = features.update(self.moments, batch.rows.numbers)
-        run = self.model.forward(batch.rows, features.standardise(self.moments, batch.rows.numbers))
-        loss, weight, estimates = self.method.loss(self.outputs(run.logit, batch), batch)
-        self.model.step(run, loss.mean(), weight)
+        numbers = features.standardise(self.moments, batch.rows.numbers)
+        runs = [model.forward(batch.rows, numbers) for model in self.models]
+        told = self.method.loss(self.outputs([run.logit for run in runs], batch), batch)
+        mean = told.loss.mean()
+        for head, (model, run) in enumerate(zip(self.models, runs, strict=True)):
+            model.step(run, mean, told.curvature[:, head], more=head + 1 < len(runs))
         self.version += 1
-        self._account(loss.detach(), weight, clipped(estimates).view(batch.size, -1).any(1))
-        return weight
+        self._account(told.loss.detach(), told.weight, clipped(told.estimates).view(batch.size, -1).any(1))
+        return told.weight
 
-    def outputs(self, logit: Tensor, batch: Batch) -> Outputs:
-        """The head, and what the auxiliaries estimate now."""
-        found: dict[str, Tensor] = {}
-        with torch.no_grad():
-            for name, state in self.auxiliaries.items():
-                for estimate, value in AUXILIARIES[name].estimate(state, batch).items():
-                    found[estimate] = found[estimate] + value if estimate in found else value
+    def outputs(self, logits: list[Tensor], batch: Batch) -> Outputs:
+        """The heads, and what the auxiliaries estimate now."""
         nothing = torch.full_like(batch.label, torch.nan)
-        return Outputs(logit, *(found.get(name, nothing) for name in Outputs._fields[1:]))
+        found = dict(zip(("logit", "other"), logits, strict=False))
+        found["window"] = torch.full_like(batch.label, self.window)
+        with torch.no_grad():
+            f = self.method.serve(*(logit.detach() for logit in logits))
+            for name, state in self.auxiliaries.items():
+                for estimate, value in AUXILIARIES[name].estimate(state, batch, f).items():
+                    found[estimate] = found[estimate] + value if estimate in found else value
+        return Outputs(*(found.get(name, nothing) for name in Outputs._fields))
+
+    @property
+    def whole(self) -> bool:
+        """Whether an auxiliary model also wants to see first looks."""
+        return any(AUXILIARIES[name].whole for name in self.auxiliaries)
 
     def observe(self, outcomes: Batch) -> None:
-        """Let the auxiliary models learn from outcomes: conversions and closes."""
+        """Let the auxiliary models learn from outcomes: conversions and closes, and first looks where one is `whole`."""
+        f = self.score(outcomes.rows) if self.whole else torch.full_like(outcomes.at, torch.nan)
         for name, state in self.auxiliaries.items():
-            self.auxiliaries[name] = AUXILIARIES[name].update(state, outcomes)
+            self.auxiliaries[name] = AUXILIARIES[name].update(state, outcomes, f)
 
     def _account(self, loss: Tensor, weight: Tensor, was_clipped: Tensor) -> None:
         w = weight.to(torch.float64)
@@ -116,8 +132,10 @@ class Trainer:
 
     def tensors(self) -> dict[str, Tensor]:
         """All that this learner is, by name."""
-        found = {f"model.{name}": value for name, value in self.model.tensors().items()}
-        found |= {f"memory.{name}": value for name, value in self.model.memory.items()}
+        found: dict[str, Tensor] = {}
+        for head, model in zip(HEADS, self.models, strict=False):
+            found |= {f"model{head}.{name}": value for name, value in model.tensors().items()}
+            found |= {f"memory{head}.{name}": value for name, value in model.memory.items()}
         found |= {f"moments.{name}": value for name, value in self.moments._asdict().items()}
         for auxiliary, state in self.auxiliaries.items():
             found |= {f"{auxiliary}.{name}": value for name, value in state._asdict().items()}
@@ -126,10 +144,11 @@ class Trainer:
     @torch.no_grad()
     def restore(self, found: dict[str, Tensor]) -> None:
         """Become the learner that gave these `tensors`."""
-        for name, value in self.model.tensors().items():
-            value.copy_(found[f"model.{name}"])
-        for name, value in self.model.memory.items():
-            value.copy_(found[f"memory.{name}"])
+        for head, model in zip(HEADS, self.models, strict=False):
+            for name, value in model.tensors().items():
+                value.copy_(found[f"model{head}.{name}"])
+            for name, value in model.memory.items():
+                value.copy_(found[f"memory{head}.{name}"])
         self.moments = features.Moments(*(found[f"moments.{name}"] for name in features.Moments._fields))
         for auxiliary, state in self.auxiliaries.items():
             self.auxiliaries[auxiliary] = type(state)(*(found[f"{auxiliary}.{name}"] for name in state._fields))
@@ -139,21 +158,32 @@ class Trainer:
 
     @torch.no_grad()
     def adopt(self, other: "Trainer") -> None:
-        """Go on from another learner's weights and feature moments; auxiliary models and the account stay its own."""
-        for name, value in self.model.tensors().items():
-            value.copy_(other.model.tensors()[name])
-        for name, value in self.model.memory.items():
-            value.copy_(other.model.memory[name])
+        """Go on from another learner's weights and feature moments; auxiliary models and the account stay its own.
+
+        A head that starts off the base rate starts as far off what was learned: its logit is shifted by the same amount.
+        """
+        learned = other.models[0]
+        for model in self.models[: self.method.inherits]:
+            for name, value in model.tensors().items():
+                value.copy_(learned.tensors()[name])
+            for name, value in model.memory.items():
+                value.copy_(learned.memory[name])
+            model.base += _logit(model.shape.base_rate) - _logit(learned.shape.base_rate)
         self.moments = features.Moments(*(value.clone() for value in other.moments))
         self.version = other.version
 
     def digest(self) -> str:
-        """sha256 over the weights of the model, in the order of their names."""
+        """sha256 over the weights of each head, in the order of their names."""
         digest = hashlib.sha256()
-        for name, value in sorted(self.model.tensors().items()):
-            digest.update(name.encode())
-            digest.update(value.numpy().tobytes())
+        for model in self.models:
+            for name, value in sorted(model.tensors().items()):
+                digest.update(name.encode())
+                digest.update(value.numpy().tobytes())
         return digest.hexdigest()
+
+
+def _logit(p: float) -> float:
+    return math.log(p / (1 - p))
 
 
 def _empty(rows: int, width: int) -> Rows:

@@ -64,3 +64,27 @@ def fnw(f: Tensor, label: Tensor) -> Tensor:
     """
     f = clip(f)
     return ((1 + f) * torch.where(label > 0, 1.0, 1 - f)).detach()
+
+
+def fsiw(p_early: Tensor, p_rn: Tensor, label: Tensor) -> Tensor:
+    """Feedback shift importance weights (Yasui et al., WWW 2020).
+
+        w1 = 1 / P(S = 1 | C = 1, x, e)          w0 = P(C = 0 | Y = 0, x, e)
+
+    S = 1: a conversion (C = 1) is known by e (Y = 1). Valid for rows seen once, at e. ``p_early`` [B] is clipped, so that
+    w1 is bounded by 1 / EPS. Shapes: all [B].
+    """
+    return torch.where(label > 0, 1 / clip(p_early), clip(p_rn)).detach()
+
+
+def defer(f: Tensor, p_dp: Tensor, label: Tensor) -> Tensor:
+    """Real negative oversampling of DEFER (Gu et al., KDD 2021).
+
+        w1 = f / (f - p_dp / 2)          w0 = (1 - f) / (1 - f + p_dp / 2),          p_dp <= f
+
+    Valid for rows seen twice: at e, and at a later conversion or else at the close. Per x that log holds 2 p - p_dp rows of
+    label 1 and 2 (1 - p) + p_dp of label 0. Shapes: all [B]. Returns [B] in [0, 2].
+    """
+    f = clip(f)
+    late = torch.minimum(clip(p_dp), f)
+    return torch.where(label > 0, f / (f - late / 2), (1 - f) / (1 - f + late / 2)).detach()

@@ -86,6 +86,7 @@ class Assembler:
         place = {seq: row for row, seq in enumerate(seen.features)}
         rows = self.rows(from_json(text) for text in seen.features.values())
         counts, since = self._signals(seen)
+        counts_now, signalled = self._signalled(seen)
         return Batch(
             rows=rows.take(torch.tensor([place[seq] for seq in seen.impression.tolist()], dtype=torch.int64)),
             look=torch.from_numpy(seen.look),
@@ -98,6 +99,11 @@ class Assembler:
             delay=torch.where(torch.from_numpy(seen.delay) < 0, -1.0, _seconds(seen.delay)),
             signals=torch.from_numpy(counts),
             since=torch.from_numpy(since),
+            age=_seconds(seen.at - seen.shown_at),
+            before=torch.from_numpy(seen.before).to(torch.float32),
+            age_before=_seconds(seen.before_at - seen.shown_at),
+            signals_now=torch.from_numpy(counts_now),
+            signalled=torch.from_numpy(signalled),
         )
 
     def _signals(self, seen: Observations) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -108,6 +114,16 @@ class Assembler:
             if since[row] < 0 or age / 1000 < since[row]:
                 since[row] = age / 1000
         return counts, since
+
+    def _signalled(self, seen: Observations) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        counts = np.zeros((len(seen.at), KINDS), dtype=np.float32)
+        first = np.full((len(seen.at), KINDS), -1.0)
+        for row, kind, age in seen.signalled:
+            place = self.kinds.get(kind, KINDS - 1)
+            counts[row, place] += 1
+            if first[row, place] < 0 or age / 1000 < first[row, place]:
+                first[row, place] = age / 1000
+        return counts, first
 
 
 def _place(places: dict[str, int], name: str, most: int) -> int:

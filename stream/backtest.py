@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from labelstore import ledger
 from labelstore.address import shown
 from labelstore.store import StoreError
-from learner import delay
+from learner import delay, runoff
 from learner.methods import ORACLES
 from stream.comparison import compare
 from stream.drift import drifts
@@ -164,11 +164,11 @@ def _result(log: str, loop: Loop, seconds: float, read: int) -> Result:
 
 
 def _curve(loop: Loop) -> list[tuple[float, float]]:
-    """The delay curve as the default learner knows it at the end, else any learner that has one."""
-    states = [
-        learner.trainer.auxiliaries["delay"] for learner in loop.learners if "delay" in learner.trainer.auxiliaries
-    ]
-    if not states:
-        return []
-    known = delay.curve(states[-1], loop.passed / 1000)
-    return list(zip(states[-1].edges.tolist(), known.tolist(), strict=True))
+    """The delay curve at the end: that of the run-off triangle, else the last learner's that has one."""
+    states = {name: state for learner in loop.learners for name, state in learner.trainer.auxiliaries.items()}
+    if "run_off" in states:
+        return list(zip(states["run_off"].edges.tolist(), runoff.curve(states["run_off"]).tolist(), strict=True))
+    if "delay" in states:
+        known = delay.curve(states["delay"], loop.passed / 1000)
+        return list(zip(states["delay"].edges.tolist(), known.tolist(), strict=True))
+    return []

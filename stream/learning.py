@@ -17,6 +17,7 @@ from labelstore.observations import Look, Observations, Schedule
 from labelstore.store import LabelStore
 from learner.batch import Batch, Rows, cat, cat_rows, restore, tensors
 from learner.model import Shape
+from learner.schedules import Looks
 from learner.trainer import BATCH, Trainer
 from stream.settings import RIVER, Settings
 
@@ -58,8 +59,7 @@ class Learner:
         self.number, self.name, self._store, self._unscored = number, name, store, unscored
         self.trainer: Trainer | Contestant = _trainer(name, settings)
         looks = self.trainer.method.looks(elapsed, window)
-        first, outcomes = round(looks.first * 1000), bool(self.trainer.method.auxiliaries)
-        self.schedule = Schedule(first, looks.conversion, outcomes, looks.hindsight)
+        self.schedule = _schedule(looks, outcomes=bool(self.trainer.method.auxiliaries))
         self.looks: list[Batch] = []  # fewer than BATCH looks in all
         self.outcomes: list[Batch] = []
         self.scored = 0  # of the unscored impressions, these are done
@@ -79,7 +79,9 @@ class Learner:
         ``may``: which looks it may learn from. ``hear``: auxiliary models hear of all outcomes, once.
         """
         mine = seen.schedule == place
-        known = (seen.look == Look.CONVERSION) | (seen.look == Look.CLOSE)
+        known = (seen.look == Look.CONVERSION) | (seen.look == Look.CLOSE) | ~seen.learn
+        if self.trainer.whole:
+            known |= seen.look == Look.FIRST
         looks = np.flatnonzero(mine & seen.learn & may)
         outcomes = np.flatnonzero(mine & known) if self.schedule.outcomes and hear else looks[:0]
         while len(looks) or len(outcomes):
@@ -171,6 +173,13 @@ def _trainer(name: str, settings: Settings) -> "Trainer | Contestant":
     method = "settled" if name == PRETRAINED else name
     shape = Shape(base_rate=settings.base_rate)
     return Trainer(method, settings.wait / 1000, settings.window / 1000, settings.seed, shape)
+
+
+def _schedule(looks: Looks, outcomes: bool) -> Schedule:
+    """A method's looks as the label store is asked for them: times in ms."""
+    ages = tuple(round(age * 1000) for age in looks.ages)
+    first, deadline = round(looks.first * 1000), round(looks.deadline * 1000)
+    return Schedule(first, looks.conversion, outcomes, looks.hindsight, ages, looks.every, looks.confirm, deadline)
 
 
 def _append(waiting: list[Batch], batch: Batch, index: NDArray[np.int64]) -> None:

@@ -168,7 +168,8 @@ class Loop:
             batch = self.assembler.batch(seen)
             for learner in self.learners:
                 may = self.pretraining.learns(learner.name, seen)
-                learner.walk(seen, batch, self._schedules.index(learner.schedule), may)
+                hear = not (self.settings.frozen and self.pretraining.over)
+                learner.walk(seen, batch, self._schedules.index(learner.schedule), may, hear)
         if len(self.unscored.seq) >= BLOCK:
             self._score_all()
 

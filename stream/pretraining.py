@@ -6,10 +6,10 @@
     stream         until + window: by then all of them are settled; every method starts here, from those weights
 
 Impressions of the gap are not judged. At the start of the stream each method first takes the looks of the gap, as its
-schedule says: looks are a function of the facts, so they can be asked for again. Delayed positives of impressions before
-the gap are among them: in a stream that runs for long as many come in as are still to come, and without them the level
-would be too low. Auxiliary models hear of outcomes all the while, as they arrive. River's classifiers cannot start from our
-weights: each learns from the same settled labels of the pre-training by itself.
+schedule says: looks are a function of the facts, so they can be asked for again. Delayed positives, and other later looks,
+of impressions before the gap are among them: in a stream that runs for long as many come in as are still to come, and
+without them the level would be too low. Auxiliary models hear of outcomes all the while, as they arrive. River's
+classifiers cannot start from our weights: each learns from the same settled labels of the pre-training by itself.
 """
 
 import numpy as np
@@ -44,7 +44,7 @@ class Pretraining:
 
     def of_gap(self, seen: Observations) -> NDArray[np.bool_]:
         """Which looks of the gap a method takes at the start of the stream."""
-        return np.asarray((seen.shown_at >= self.until) | (seen.look == Look.CONVERSION))
+        return np.asarray((seen.shown_at >= self.until) | (seen.look != Look.FIRST))
 
     def state(self) -> list[int]:
         """What a checkpoint keeps."""

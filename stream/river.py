@@ -92,6 +92,7 @@ class Contestant:
         self.model, self.base_rate = untaught.clone(_seeded(untaught._get_params(), seed)), base_rate
         self.method, self.report, self.version = METHODS["settled"], Report(), 0
         self.auxiliaries: dict[str, Any] = {}
+        self.whole = False
         self.moments = features.init(1)  # as wide as the first rows from then on
         self._learned: set[bool] = set()
         self._said = hashlib.sha256()
@@ -196,4 +197,5 @@ def _final(rows: Rows, label: float) -> Batch:
     """A look at one row at the end of its window; times do not matter."""
     one, zero = torch.full((1,), label), torch.zeros(1, dtype=torch.float64)
     close, first = torch.full((1,), int(Look.CLOSE)), torch.zeros(1, dtype=torch.int64)
-    return Batch(rows, close, first, zero, zero, zero, one, one, zero, torch.zeros(1, KINDS), zero)
+    none = torch.zeros(1, KINDS)
+    return Batch(rows, close, first, zero, zero, zero, one, one, zero, none, zero, zero, one, zero, none, none)

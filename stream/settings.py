@@ -100,6 +100,10 @@ class Settings(BaseModel):
         Annotated[Duration, Field(gt=0)] | None,
         Field(description="learn this long from settled labels, wait one window, and only then predict and train"),
     ] = None
+    frozen: Annotated[
+        bool,
+        Field(description="auxiliary models stop learning when the pre-training is over, as in most of the papers"),
+    ] = False
     lateness: Annotated[
         Duration, Field(ge=0, description="how far a partition may be out of order before a record counts as late")
     ] = 0
@@ -124,6 +128,10 @@ class Settings(BaseModel):
                 )
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods {', '.join(self.methods)}: one is named twice; name each once")
+        if self.frozen and not self.pretrain:
+            raise ValueError(
+                "frozen without pretrain: auxiliary models would never learn; give pretrain, or leave frozen out"
+            )
         if self.wait >= self.window:
             raise ValueError(
                 f"wait {spell(self.wait)} is not shorter than window {spell(self.window)}; "
@@ -133,7 +141,7 @@ class Settings(BaseModel):
 
     def told(self) -> dict[str, Any]:
         """As plain values, for a checkpoint."""
-        plain = self.model_dump(mode="json", exclude={"mapping"})
+        plain = self.model_dump(mode="json", exclude={"mapping"} | (set() if self.frozen else {"frozen"}))
         mapping = {name: topic.told() for name, topic in sorted(self.mapping.items())}
         return plain | ({"mapping": mapping} if mapping else {})
 

@@ -69,9 +69,13 @@ def plain(pages: Iterable[Observations]) -> list[Row]:
     """Observations as plain rows, as `Oracle.looks` has them."""
     found: list[Row] = []
     for page in pages:
-        signals = np.bincount([row for row, _, _ in page.signals], minlength=len(page.at))
+        signals, now = (
+            np.bincount([row for row, _, _ in marks], minlength=len(page.at))
+            for marks in (page.signals, page.signalled)
+        )
         columns = (page.at, page.impression, page.look, page.schedule, page.learn, page.label, page.first_label)
-        found += zip(*(c.astype(int).tolist() for c in (*columns, signals, page.final, page.delay)), strict=True)
+        rest = (signals, page.final, page.delay, page.before, page.before_at, now)
+        found += zip(*(c.astype(int).tolist() for c in (*columns, *rest)), strict=True)
     return found
 
 
@@ -160,40 +164,63 @@ class Oracle:
 
     @cached_property
     def looks(self) -> list[Row]:
-        """(at, impression, look, schedule, learn, label, label and signals at the first look, final, delay), in order."""
+        """(at, impression, look, schedule, learn, label, label and signals at the first look, final, delay, label and time
+        of the learned look before, signals at this look), in order."""
         found = sorted({row for shown in self.shown for row in self._looks(*shown)})
         return sorted(found, key=lambda row: (row[0], row[1] * 2_654_435_761 % 2**32, *row[1:]))
 
     def _looks(self, place: int, known_at: int, event: Impression) -> list[Row]:
-        """The looks at one impression."""
+        """The looks at one impression: first those that are learned, then what is told beside them."""
         credits, close = self.credits(place), max(event.at + self.window, known_at)
-        found: list[Row] = []
-
-        def look(at: int, why: Look, schedule: int, learn: bool) -> None:
-            first = max(event.at + self.schedules[schedule].first, known_at)
-            flips = [k for k in sorted(k for k, _ in credits) if k <= at and label(credits, k)]
-            delay = flips[0] - event.at if flips else -1
-            told = (
-                label(credits, at),
-                label(credits, min(first, at)),
-                self.signals(place, min(first, at)),
-                int(at >= close),
-            )
-            found.append((at, place + 1, why, schedule, int(learn), *told, delay))
-
         flips = [k for k in sorted(k for k, _ in credits) if label(credits, k) and k <= close]
+        found: list[Row] = []
         for s, schedule in enumerate(self.schedules):
             first = max(event.at + schedule.first, known_at)
-            look(first, Look.FIRST, s, True)
+            learned = [(first, Look.FIRST)]
             late = [k for k in flips if k > first]
-            learned = late[0] if schedule.conversion and late and not label(credits, first) else None
-            if learned is not None:
-                look(learned, Look.CONVERSION, s, True)
+            if schedule.conversion and late and not label(credits, first):
+                learned.append((late[0], Look.CONVERSION))
+            for age in schedule.ages:
+                last, seen = learned[-1][0], [label(credits, time) for time, _ in learned]
+                if event.at + age > last and (schedule.every or not any(seen)):
+                    learned.append((event.at + age, Look.AGE))
+            if (schedule.confirm == "all" and len(learned) == 1) or (
+                schedule.confirm == "negatives" and not label(credits, close)
+            ):
+                learned.append((close, Look.CLOSE))
+            told = set()
             if schedule.outcomes:
-                look(close, Look.CLOSE, s, False)
-                if flips and flips[0] != learned:
-                    look(flips[0], Look.CONVERSION, s, False)
+                told = {(close, Look.CLOSE)} | {(k, Look.CONVERSION) for k in flips[:1]}
+            if schedule.deadline:
+                told.add((max(event.at + schedule.deadline, known_at), Look.AGE))
+            for n, (at, why) in enumerate(learned):
+                before = learned[n - 1][0] if n else None
+                found.append(self._row(place, event, (at, why, s, 1), first, before))
+            for at, why in told - set(learned):
+                earlier = [time for time, _ in learned if time < at] or [first] * (first <= at)
+                found.append(self._row(place, event, (at, why, s, 0), first, earlier[-1] if earlier else None))
         return found
+
+    def _row(self, place: int, event: Impression, due: tuple[int, Look, int, int], first: int, last: int | None) -> Row:
+        """What was known at a look; ``last``: the time of the learned one before it."""
+        at, why, schedule, learn = due
+        credits, known_at = self.credits(place), self.facts[place][0]
+        flips = [k for k in sorted(k for k, _ in credits) if k <= at and label(credits, k)]
+        return (
+            at,
+            place + 1,
+            why,
+            schedule,
+            learn,
+            label(credits, at),
+            label(credits, min(first, at)),
+            self.signals(place, min(first, at)),
+            int(at >= max(event.at + self.window, known_at)),
+            flips[0] - event.at if flips else -1,
+            0 if last is None else label(credits, last),
+            event.at if last is None else last,
+            self.signals(place, at),
+        )
 
     def past_window(self, until: int) -> int:
         """How many events, known before ``until``, came past the window of what they belong to."""

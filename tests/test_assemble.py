@@ -66,7 +66,10 @@ def test_observations_become_a_batch() -> None:
         label=whole,
         final=whole < 0,
         delay=np.array([15_000, 75_000]),
+        before=whole * 0,
+        before_at=np.array([30_000, 80_000]),
         signals=[(0, "cart", 5000), (0, "cart", 2500), (0, "click", 9000)],
+        signalled=[(0, "cart", 55_000), (0, "cart", 57_500), (0, "click", 51_000), (1, "cart", 70_000)],
         features={5: '{"a":"five"}', 7: '{"a":"seven"}'},
     )
     batch = assembler.batch(seen)
@@ -75,6 +78,9 @@ def test_observations_become_a_batch() -> None:
     assert (batch.label.tolist(), batch.first_label.tolist(), batch.delay.tolist()) == ([1, 1], [1, 0], [15, 75])
     assert batch.signals.tolist() == [[1, 2, 0, 0], [0, 0, 0, 0]]
     assert batch.since.tolist() == [2.5, -1]
+    assert (batch.age.tolist(), batch.before.tolist(), batch.age_before.tolist()) == ([60, 75], [0, 0], [0, 60])
+    assert batch.signals_now.tolist() == [[1, 2, 0, 0], [0, 1, 0, 0]]
+    assert batch.signalled.tolist() == [[51, 55, -1, -1], [-1, 70, -1, -1]]
 
 
 def test_names_do_not_fill_the_memory() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from learner.methods import LIVE
+from learner.methods import USUAL
 from strategies import DAY, HOUR, T0, lines
 from test_loop import own
 
@@ -85,7 +85,7 @@ def test_the_json_has_its_shape(compared: dict[str, Any], log: Path) -> None:
     assert (compared["events"]["dead_letters"], compared["events"]["duplicates"]) == (2, 1)
     assert compared["unknown_fields"] == {"impression.odd": 701}
     assert compared["log"] == str(log)
-    assert set(compared["methods"]) == set(LIVE)
+    assert set(compared["methods"]) == set(USUAL)
     for told in compared["methods"].values():
         assert set(told) == {
             "settled", "truth", "tentative", "weights", "looks", "digest", "interval", "behind_best", "drifts",

@@ -19,7 +19,10 @@ def conversions(shown: torch.Tensor, delays: torch.Tensor) -> Batch:
     look = torch.full((size,), int(Look.CONVERSION))
     elapsed = torch.full((size,), ELAPSED, dtype=torch.float64)
     at = shown + delays
-    return Batch(rows, look, look, at, shown, elapsed, ones, ones, delays, torch.zeros(size, KINDS), -elapsed)
+    none = torch.zeros(size, KINDS)
+    return Batch(
+        rows, look, look, at, shown, elapsed, ones, ones, delays, none, -elapsed, delays, ones, elapsed, none, none
+    )
 
 
 def simulate(until: float, rate: float, seed: int, mean: float = 60.0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,7 +21,15 @@ from stream.simulate.scenario import Scenario
 from stream.simulate.write import write
 from stream.sources import Partition, Record
 
-METHODS = ("settled", "fnw", DEFAULT, "esdfm")  # every schedule that differs, every auxiliary model
+METHODS = (
+    "settled",
+    "fnw",
+    DEFAULT,
+    "defer",
+    "dfm",
+    "ulc",
+    "gdfm",
+)  # every schedule that differs, every auxiliary model
 SETTINGS = Settings(methods=METHODS, window="2d", wait="3h", keep="90d")  # type: ignore[arg-type]  # as people write
 MESS: dict[str, Any] = dict(
     window="2d", days=7, rate=0.2, late=0.1, late_by="3h", duplicates=0.05, gap="8h", broken=0.01, retractions=0.1,

@@ -92,12 +92,12 @@ def test_looks_see_only_what_had_arrived(monkeypatch: pytest.MonkeyPatch) -> Non
     """No learner is handed a look, an outcome or a delay from after the moment of that look."""
     walk = Learner.walk
 
-    def spy(self: Learner, seen: Observations, batch: Batch, place: int, may: Any) -> None:
+    def spy(self: Learner, seen: Observations, batch: Batch, place: int, may: Any, hear: bool) -> None:
         assert bool((seen.delay <= seen.at - seen.shown_at).all())
         mine = (seen.schedule == place) & seen.learn
         assert bool((seen.first_at[mine] <= seen.at[mine]).all())
         assert all(age >= 0 for _, _, age in seen.signals)
-        walk(self, seen, batch, place, may)
+        walk(self, seen, batch, place, may, hear)
 
     monkeypatch.setattr(Learner, "walk", spy)
     backtest("log", one(EVENTS[:2000]), SETTINGS)

@@ -6,20 +6,27 @@ true estimates are filled in, and the root of the expected gradient, read as a p
 
 import itertools
 import math
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
+from learner import schedules
+from learner.auxiliaries import AUXILIARIES
 from learner.batch import KINDS, Batch, Look, Rows
-from learner.methods import AUXILIARIES, DEFAULT, METHODS, Looks, Outputs
+from learner.contract import DelayedFeedback, Outputs
+from learner.methods import DEFAULT, METHODS
+from learner.schedules import Looks
 
 ELAPSED, WINDOW = 7.0, 60.0
-EARLY, LATE, NEVER = 3.0, 20.0, math.inf  # when a conversion is known
+EARLY, LATE, LAST, NEVER = 3.0, 20.0, 50.0, math.inf  # when a conversion is known
+LAST_SHARE = 0.25  # of the conversions after the first look, that come after the deadline
+LOG_RATE = 1.3  # of the further head, where it is one of delays
 
 
 class World:
-    """P(y = 1) = p; a conversion is known early or late; a signal by the first look depends on what will become."""
+    """P(y = 1) = p; a conversion is known early or later; a signal by the first look depends on what will become."""
 
     def __init__(self, p: float, late: float, cart: tuple[float, float, float]) -> None:
         self.p, self.late, self.cart = p, late, cart
@@ -30,24 +37,38 @@ class World:
 
     def cases(self) -> list[tuple[float, float, int]]:
         """(probability, when the conversion is known, signal by the first look)."""
-        fate = ((self.p * (1 - self.late), EARLY), (self.p * self.late, LATE), (1 - self.p, NEVER))
-        return [
-            (share * (c if s else 1 - c), known, s)
-            for (share, known), c, s in itertools.product(fate, [None], (0, 1))
-            for c in [self.cart[(EARLY, LATE, NEVER).index(known)]]
-        ]
+        later = self.p * self.late
+        fate = (
+            (self.p * (1 - self.late), EARLY, self.cart[0]),
+            (later * (1 - LAST_SHARE), LATE, self.cart[1]),
+            (later * LAST_SHARE, LAST, self.cart[1]),
+            (1 - self.p, NEVER, self.cart[2]),
+        )
+        return [(share * (c if s else 1 - c), known, s) for (share, known, c), s in itertools.product(fate, (0, 1))]
 
-    def log_r(self, s: int) -> float:
-        """log P(s, h > e | y = 1) / P(s | y = 0)."""
-        late, never = (c if s else 1 - c for c in self.cart[1:])
-        return math.log(self.late * late / never)
+    def log_r(self, age: float, s: int | None) -> float:
+        """log P(s, not converted by an age | y = 1) / P(s | y = 0); without signals where s is None."""
+        mine = [(share, known) for share, known, signal in self.cases() if s is None or signal == s]
+        late = sum(share for share, known in mine if age < known < NEVER) / self.p
+        never = sum(share for share, known in mine if known == NEVER) / (1 - self.p)
+        return math.log(max(late, 1e-300) / never)
 
     def p_rn(self) -> float:
         """P(y = 0 | x, not converted by e), the signals averaged out."""
         return (1 - self.p) / (1 - self.p + self.p_dp)
 
 
-Entry = tuple[float, float, int]  # probability, label, signal
+class Entry(NamedTuple):
+    """A row of the log that a schedule writes, with its probability. ``before``: label and age of the look before."""
+
+    share: float
+    look: Look
+    age: float
+    label: float
+    first: float
+    signal: int
+    known: float
+    before: tuple[float, float]
 
 
 def log_of(looks: Looks, world: World) -> list[Entry]:
@@ -55,52 +76,121 @@ def log_of(looks: Looks, world: World) -> list[Entry]:
     rows: list[Entry] = []
     for share, known, s in world.cases():
         first = float(known <= (WINDOW if looks.hindsight else looks.first))
-        rows.append((share, first, s))
+        seen = [(Look.FIRST, looks.first, first)]
         if looks.conversion and not first and known <= WINDOW:
-            rows.append((share, 1.0, s))
+            seen.append((Look.CONVERSION, known, 1.0))
+        for age in looks.ages:
+            if looks.every or not seen[-1][2]:
+                seen.append((Look.AGE, age, float(known <= age)))
+        final = float(known <= WINDOW)
+        if (looks.confirm == "all" and len(seen) == 1) or (looks.confirm == "negatives" and not final):
+            seen.append((Look.CLOSE, WINDOW, final))
+        before = (0.0, 0.0)
+        for look, age, label in seen:
+            rows.append(Entry(share, look, age, label, first, s, known, before))
+            before = (label, age)
     return rows
 
 
+def each(values: list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
 def batch_of(rows: list[Entry]) -> Batch:
-    size = len(rows)
-    nothing = torch.empty(0, dtype=torch.int64)
-    label = torch.tensor([label for _, label, _ in rows], dtype=torch.float64)
-    time = torch.full((size,), ELAPSED, dtype=torch.float64)
+    size, nothing = len(rows), torch.empty(0, dtype=torch.int64)
     features = Rows(nothing, nothing, torch.zeros(size + 1, dtype=torch.int64), torch.zeros(size, 1))
-    look = torch.full((size,), int(Look.FIRST))
-    return Batch(features, look, look, time, time, time, label, label, time, torch.zeros(size, KINDS), time)
-
-
-def gradient(name: str, world: World, q: float) -> float:
-    """Expected gradient of a method's loss with respect to the logit, where the model says q."""
-    method = METHODS[name]
-    rows = log_of(method.looks(ELAPSED, WINDOW), world)
-    logit = torch.full((len(rows),), math.log(q / (1 - q)), dtype=torch.float64, requires_grad=True)
-
-    def each(values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float64)
-
-    uses_signals = "signals" in method.auxiliaries
-    plain = math.log(world.late)
-    outputs = Outputs(
-        logit,
-        log_r=each([world.log_r(s) if uses_signals else plain for _, _, s in rows]),
-        p_dp=each([world.p_dp for _ in rows]),
-        p_rn=each([world.p_rn() for _ in rows]),
+    look = torch.tensor([int(row.look) for row in rows])
+    elapsed, age = torch.full((size,), ELAPSED, dtype=torch.float64), each([row.age for row in rows])
+    signals = torch.zeros(size, KINDS, dtype=torch.float64)
+    signals[:, 0] = each([row.signal for row in rows])
+    return Batch(
+        features,
+        look,
+        look,
+        at=age,
+        shown=0 * age,
+        elapsed=elapsed,
+        label=each([row.label for row in rows]),
+        first_label=each([row.first for row in rows]),
+        delay=each([row.known if row.known <= row.age else -1.0 for row in rows]),
+        signals=signals,
+        since=elapsed,
+        age=age,
+        before=each([row.before[0] for row in rows]),
+        age_before=each([row.before[1] for row in rows]),
+        signals_now=signals,
+        signalled=torch.where(signals > 0, 1.0, -1.0),
     )
-    loss, _, _ = method.loss(outputs, batch_of(rows))
-    (found,) = torch.autograd.grad((loss * each([share for share, _, _ in rows])).sum(), logit)
+
+
+class Estimates(NamedTuple):
+    """What auxiliary models say at this x, beside the likelihood ratio of the evidence."""
+
+    p_dp: float
+    p_rn: float
+    p_early: float
+
+
+def truth(world: World) -> Estimates:
+    return Estimates(world.p_dp, world.p_rn(), 1 - world.late)
+
+
+def by_deadline(world: World) -> Estimates:
+    """What is learned where conversions after the deadline are taken for none."""
+    late, early = world.p_dp * (1 - LAST_SHARE), world.p - world.p_dp
+    return Estimates(late, (1 - early - late) / (1 - early), early / (early + late))
+
+
+def outputs_of(
+    method: DelayedFeedback, world: World, rows: list[Entry], told: Estimates, logits: list[float]
+) -> Outputs:
+    """Heads that say ``logits``, and estimates that are true."""
+
+    def log_r(row: Entry) -> float:
+        if {"reveals", "run_off"} & set(method.auxiliaries):
+            return world.log_r(row.age, row.signal)
+        return world.log_r(ELAPSED, row.signal if "signals" in method.auxiliaries else None)
+
+    heads = [torch.full((len(rows),), logit, dtype=torch.float64, requires_grad=True) for logit in logits]
+    same = {name: each([value] * len(rows)) for name, value in told._asdict().items()}
+    return Outputs(
+        heads[0],
+        heads[-1],
+        window=each([WINDOW] * len(rows)),
+        log_r=each([log_r(row) for row in rows]),
+        log_r_before=each([world.log_r(row.before[1], row.signal) for row in rows]),
+        paid=each([0.6] * len(rows)),
+        reveal=torch.exp(-each([row.age for row in rows]) / WINDOW),
+        **same,
+    )
+
+
+def gradient(method: DelayedFeedback, world: World, logits: list[float], head: int, told: Estimates) -> float:
+    """Expected gradient of a method's loss with respect to the logit of a head."""
+    rows = log_of(method.looks(ELAPSED, WINDOW), world)
+    outputs = outputs_of(method, world, rows, told, logits)
+    loss = method.loss(outputs, batch_of(rows)).loss * each([row.share for row in rows])
+    (found,) = torch.autograd.grad(loss.sum(), outputs.logit if head == 0 else outputs.other)
     return float(found.sum())
 
 
-def root(name: str, world: World) -> float:
-    """Where the expected gradient vanishes, by bisection on the probability."""
-    low, high = 1e-4, 1 - 1e-4
-    assert gradient(name, world, low) < 0 < gradient(name, world, high)
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if gradient(name, world, middle) < 0 else (low, middle)
-    return (low + high) / 2
+def roots(method: DelayedFeedback, world: World, told: Estimates | None = None) -> list[float]:
+    """Where the expected gradient of each head vanishes, by bisection on its logit, one head after the other."""
+    told = told or truth(world)
+    logits = [LOG_RATE] * method.heads
+    for head in range(method.heads):
+        low, high = logits[:], logits[:]
+        low[head], high[head] = (-12.0, 12.0) if head < method.inherits else (-1.9, 7.9)
+        assert gradient(method, world, low, head, told) < 0 < gradient(method, world, high, head, told)
+        for _ in range(100):
+            logits[head] = (low[head] + high[head]) / 2
+            (low if gradient(method, world, logits, head, told) < 0 else high)[head] = logits[head]
+    return logits
+
+
+def served(method: DelayedFeedback, world: World, told: Estimates | None = None) -> float:
+    """The probability that is served where the expected gradient vanishes."""
+    return float(method.serve(*(each([logit]) for logit in roots(method, world, told))))
 
 
 WORLDS = [
@@ -114,19 +204,62 @@ WORLDS = [
 @pytest.mark.parametrize("name", METHODS)
 def test_the_optimum_is_the_stated_one(name: str) -> None:
     """Under its own schedule and true estimates, a method ends where it says, to 1e-8."""
+    method = METHODS[name]
     for world in WORLDS:
-        assert root(name, world) == pytest.approx(METHODS[name].optimum(world.p, world.p_dp), abs=1e-8)
+        assert served(method, world) == pytest.approx(method.optimum(world.p, world.p_dp), abs=1e-8)
 
 
-def test_a_loss_on_another_schedule_is_wrong() -> None:
-    """ES-DFM's weights on FNW's log miss p by more than 0.08: a schedule and its loss belong together."""
-    world = World(0.6, 0.5, (0.5, 0.5, 0.5))
-    swapped = METHODS["esdfm"]._replace(looks=METHODS["fnw"].looks)
-    METHODS["swapped"] = swapped
-    try:
-        assert abs(root("swapped", world) - world.p) > 0.08
-    finally:
-        del METHODS["swapped"]
+@pytest.mark.parametrize("name", ["fsiw", "ulc"])
+def test_a_deadline_misses_what_comes_after_it(name: str) -> None:
+    """Where auxiliary models are told what is known by the deadline, a method ends at P(y = 1, h <= deadline): it is low
+    by the share of conversions that come later, and by no more."""
+    assert LATE < schedules.counterfactual(ELAPSED, WINDOW).deadline < LAST
+    for world in WORLDS:
+        found = served(METHODS[name], world, by_deadline(world))
+        assert found == pytest.approx(world.p - world.p_dp * LAST_SHARE, abs=1e-8)
+
+
+def test_the_delay_of_dfm_is_that_of_its_converters() -> None:
+    """The second head of `dfm` ends where an exponential that ends with the window has the mean delay of the world."""
+    for world in WORLDS:
+        rate = math.exp(roots(METHODS["dfm"], world)[1])
+        delays = [(share, known / WINDOW) for share, known, _ in world.cases() if known < NEVER]
+        mean = sum(share * delay for share, delay in delays) / world.p
+        assert 1 / rate - 1 / math.expm1(rate) == pytest.approx(mean, abs=1e-8)
+
+
+@pytest.mark.parametrize("seen", [Look.FIRST, Look.CONVERSION])
+def test_dfm_unlearns_what_is_taken_back(seen: Look) -> None:
+    """The losses of an impression that converted, and is not converted at the close, add up to -log(1 - f) for any lam."""
+    method, world = METHODS["dfm"], WORLDS[0]
+    row = Entry(1.0, Look.FIRST, ELAPSED, 0.0, 0.0, 0, EARLY, (0.0, 0.0))
+    converted = row._replace(look=seen, age=LATE, label=1.0, before=(0.0, ELAPSED))
+    rows = [row] * (seen is Look.CONVERSION) + [converted]
+    rows.append(row._replace(look=Look.CLOSE, age=WINDOW, before=(1.0, LATE)))
+    told = method.loss(outputs_of(method, world, rows, truth(world), [-1.0, LOG_RATE]), batch_of(rows))
+    assert float(told.loss.detach().sum()) == pytest.approx(math.log1p(math.exp(-1.0)), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("loss", "schedule", "p", "late", "miss"),
+    [
+        ("esdfm", schedules.now, 0.9, 0.001, -0.43),
+        ("fnw", schedules.wait, 0.4, 0.2, 0.19),
+        ("esdfm", schedules.closed, 0.6, 0.01, -0.17),
+    ],
+)
+def test_a_loss_on_another_schedule_is_wrong(loss: str, schedule: Any, p: float, late: float, miss: float) -> None:
+    """A schedule and its loss belong together: ES-DFM on FNW's log, FNW on ES-DFM's, ES-DFM with confirmed negatives."""
+    world = World(p, late, (0.5, 0.5, 0.5))
+    assert served(METHODS[loss], world) == pytest.approx(p, abs=1e-8)
+    assert served(METHODS[loss]._replace(looks=schedule), world) - p == pytest.approx(miss, abs=0.01)
+
+
+def test_a_part_of_the_served_probability_is_bounded() -> None:
+    """Odds of more than 1 and sums of more than 1 are served as 1."""
+    far = each([3.0])
+    assert METHODS["fnc"].serve(far) == 1
+    assert METHODS["bidefuse"].serve(far, far) == 1
 
 
 def test_the_default_is_a_method() -> None:

@@ -203,7 +203,8 @@ def batches(rows: list[Row], size: int = 128) -> list[Batch]:
             torch.arange(len(part)),
             torch.zeros(len(part), KINDS),
         )
-        found.append(Batch(encoded, look, keys, time, time, time, label, label, time, signals, time))
+        known = (time, time, time, label, label, time, signals, time, time, label, time, signals, signals)
+        found.append(Batch(encoded, look, keys, *known))
     return found
 
 

@@ -34,6 +34,7 @@ def test_units(unit: str) -> None:
         ({"window": "1d", "wait": "1d"}, ["wait 1d is not shorter than window 1d"]),
         ({"base_rate": 1.0}, ["base_rate"]),
         ({"windows": "1d"}, ["windows", "not permitted"]),
+        ({"frozen": True}, ["frozen without pretrain"]),
         ({"seed": -1}, ["seed"]),
     ],
 )

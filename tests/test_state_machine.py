@@ -26,7 +26,7 @@ from sqlalchemy import select
 
 from labelstore import ledger
 from labelstore.due import Target
-from labelstore.observations import Schedule
+from labelstore.observations import ALL, NEGATIVES, Schedule
 from labelstore.stats import digest, sizes
 from labelstore.tables import dead_letters, predictions
 from learner.model import Shape
@@ -40,8 +40,17 @@ from stream.workspace import opened
 
 WINDOW, WAIT = 2 * DAY, 5 * HOUR
 BATCH = 4  # looks learned from at once
-METHODS = ("pq", "fnw", "settled", "vanilla")
-SCHEDULES = (Schedule(WAIT, True, True), Schedule(0, True), Schedule(WINDOW), Schedule(WAIT))
+METHODS = ("pq", "fnw", "settled", "vanilla", "gdfm", "defer", "dfm", "ulc")
+SCHEDULES = (
+    Schedule(WAIT, True, True),
+    Schedule(0, True),
+    Schedule(WINDOW),
+    Schedule(WAIT),
+    Schedule(WAIT, outcomes=True, ages=(12 * HOUR, WINDOW), every=True),
+    Schedule(WAIT, True, True, confirm=ALL),
+    Schedule(WAIT, True, confirm=NEGATIVES),
+    Schedule(WAIT, outcomes=True, deadline=(WAIT + WINDOW) // 2),
+)
 Log = dict[Partition, list[Record]]
 
 events = st.one_of(impressions(), impressions(), referring(), referring(), adjustments(), metadata())
@@ -369,7 +378,8 @@ class Story(RuleBasedStateMachine):
     def versions(self) -> dict[tuple[int, int], int]:
         """(impression, learner) -> the steps its model had made when it scored: those of looks before it was known."""
         oracle = self.oracle()
-        steps = {n: [row[0] for row in oracle.looks if row[3] == n and row[4]][BATCH - 1 :: BATCH] for n in range(4)}
+        numbers = range(len(METHODS))
+        steps = {n: [row[0] for row in oracle.looks if row[3] == n and row[4]][BATCH - 1 :: BATCH] for n in numbers}
         return {(place + 1, n): bisect_left(steps[n], known) for place, known, _ in oracle.shown for n in steps}
 
     def teardown(self) -> None:

@@ -31,6 +31,9 @@ Pretrain = Annotated[
     str | None,
     typer.Option(help="learn this long from settled labels, wait one window, and only then predict, train and judge"),
 ]
+Frozen = Annotated[
+    bool, typer.Option("--frozen", help="auxiliary models stop learning when the pre-training is over, for comparison")
+]
 Seeds = Annotated[
     int, typer.Option(min=1, max=100, help="run again with as many seeds; intervals are over all of them")
 ]

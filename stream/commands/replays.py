@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from labelstore.address import shown
-from learner.methods import DEFAULT, LIVE, METHODS, ORACLES
+from learner.methods import DEFAULT, LIVE, METHODS, ORACLES, USUAL
 from stream.commands import configured, options
 from stream.commands.logs import convert, records, tune_garbage_collector
 from stream.commands.results import results
@@ -23,10 +23,11 @@ def backtest(
         str | None,
         typer.Option(
             help=f"methods to compare, from {', '.join(METHODS)}, or classifiers of river's (river:LogisticRegression); "
-            "default all of ours, oracle only with --pretrain"
+            f"default {', '.join(USUAL)}, with --pretrain oracle too"
         ),
     ] = None,
     pretrain: options.Pretrain = None,
+    frozen: options.Frozen = False,
     seeds: options.Seeds = 1,
     truth: options.TruthFile = None,
     target: options.Target = "purchase",
@@ -54,15 +55,12 @@ def backtest(
     """
     from stream.truth import Truth, beside
 
-    named = (
-        (METHODS if pretrain else LIVE)
-        if methods is None
-        else [name.strip() for name in methods.split(",") if name.strip()]
-    )
+    usual = (*ORACLES, *USUAL) if pretrain else USUAL
+    named = usual if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
     if seeds > 1 and store:
         fail(f"--seeds {seeds} with --store {shown(store)}: a store holds one run; leave out one of them")
     given = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
-    asked = dict(methods=tuple(named), pretrain=pretrain, seed=seed, strict=strict, **given)
+    asked = dict(methods=tuple(named), pretrain=pretrain, frozen=frozen, seed=seed, strict=strict, **given)
     known = Truth(truth) if truth else beside(log)
     _run(
         log,
@@ -164,5 +162,5 @@ def demo(
     log = folder / "completejourney"
     if not log.exists():
         convert(options.Dataset.completejourney, "package", log)
-    given = dict(methods=LIVE, window=duration("60d"), wait=duration("7d"))
+    given = dict(methods=USUAL, window=duration("60d"), wait=duration("7d"))
     _run(log, given, 5000, 200_000, (None, None), folder / "results.json", folder / "report.html")

@@ -1,0 +1,63 @@
+"""The auxiliary models by name: how each begins, what it estimates for a loss, how it learns from outcomes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learner import delay, posterior, reveals, runoff, weights
+from learner.batch import Batch, Look
+from learner.contract import Auxiliary
+from learner.model import Shape
+
+
+def _survival(state: delay.Delay, batch: Batch) -> dict[str, Tensor]:
+    alive = delay.survival(state, batch.elapsed, float(batch.at.max()))
+    return {"log_r": weights.clip(alive).log().to(batch.label.dtype)}
+
+
+def _signals(state: posterior.SignalRatio, batch: Batch) -> dict[str, Tensor]:
+    return {"log_r": posterior.log_ratio(state, batch).to(batch.label.dtype)}
+
+
+def _first_look(state: posterior.FirstLook, batch: Batch) -> dict[str, Tensor]:
+    early, late, never = posterior.first_look(state, batch.rows).T
+    return {"p_dp": late, "p_rn": never / (late + never), "p_early": early / (early + late)}
+
+
+def _begin(shape: Shape, elapsed: float, window: float) -> posterior.FirstLook:
+    return posterior.init_first_look(shape.buckets)
+
+
+def _at_deadline(state: posterior.FirstLook, outcomes: Batch) -> posterior.FirstLook:
+    return posterior.update_first_look(state, outcomes, Look.AGE)
+
+
+def _by_itself(
+    init: Callable[[Shape, float, float], Any],
+    estimate: Callable[[Any, Batch], dict[str, Tensor]],
+    update: Callable[[Any, Batch], Any],
+) -> Auxiliary:
+    """One that does not ask what the model says."""
+    return Auxiliary(init, lambda state, batch, f: estimate(state, batch), lambda state, batch, f: update(state, batch))
+
+
+def _run_off(state: runoff.RunOff, batch: Batch, f: Tensor) -> dict[str, Tensor]:
+    ages = {"log_r": batch.age, "log_r_before": batch.age_before}
+    found = {name: runoff.log_ratio(state, batch, f, age).to(batch.label.dtype) for name, age in ages.items()}
+    return found | {"paid": torch.full_like(batch.label, runoff.paid(state))}
+
+
+AUXILIARIES: dict[str, Auxiliary] = {
+    "delay": _by_itself(lambda shape, elapsed, window: delay.init(elapsed, window), _survival, delay.update),
+    "signals": _by_itself(lambda shape, elapsed, window: posterior.init_signals(), _signals, posterior.update_signals),
+    "first_look": _by_itself(_begin, _first_look, posterior.update_first_look),
+    "deadline": _by_itself(_begin, _first_look, _at_deadline),
+    "reveals": _by_itself(
+        lambda shape, elapsed, window: reveals.init(shape.base_rate, elapsed, window), reveals.estimate, reveals.update
+    ),
+    "run_off": Auxiliary(
+        lambda shape, elapsed, window: runoff.init(elapsed, window), _run_off, runoff.update, whole=True
+    ),
+}

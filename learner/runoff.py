@@ -1,0 +1,230 @@
+"""What the evidence by an age says: a run-off triangle of delays in which signals stand for conversions still to come.
+
+Impressions are counted by cohort u (when they were shown), by bin g of the served f, by the state s of their signals at the
+first look, and, once they convert, by bucket b of the delay. Unknown are
+
+    phi_b     share of conversions in bucket b of the delay, sum 1
+    q_ug      P(y = 1) of cohort u and bin g: free, so a change of conversions cannot enter phi
+    rho_k     what signals of kind k among those who do not convert are times of what they were
+
+known, from what has settled or converted, m_b(s) = P(s | y = 1, bucket b) and m_g(s) = P(s | y = 0, bin g). They maximise
+
+    sum k_ugb log(q_ug phi_b) + n_ugs log( q_ug sum_b phi_b m_b(s) + (1 - q_ug) m_g(s) prod_k rho_k^[k in s] )
+
+over k conversions and n pending rows, b in the inner sum not yet seen, cohorts forgotten with their age. Without signals
+phi is the chain ladder (see `delay`). With them it follows a change of delays at once: carts tell of buyers who have not
+bought yet. More carts of those who do not buy would look the same, but for this: more buyers are in proportion to f, the
+others' carts are not. So the bins tell the two apart. The longer a memory the more conversions it rests on: each is the
+prior of the next shorter one.
+
+The likelihood ratio of the evidence at age a:  r = sum_(b after a) phi_b m_b(s) / (m_g(s) prod_k rho_k^[k in s])
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from learner import triangle
+from learner.batch import KINDS, Batch, Look
+from learner.triangle import Facts, Fit
+
+COHORTS = 32  # per attribution window
+BUCKETS = 13  # ages window / 2^k, and the age of the first look
+STATES = 2**KINDS  # which kinds of signal there are
+BINS = (0.5, 0.9, 1.6)  # of f, in multiples of its mean
+OLD = 4.0  # windows after which an old cohort counts half
+SETTLED = 2.0**17  # settled rows after which one counts half
+START = 5.0  # conversions that the belief before any counts for
+ALIKE = 30.0  # conversions for which the belief counts that late ones have the signals of all late ones
+UNKNOWN = 3.0  # conversions for which the belief counts that a state of signals says nothing
+ENOUGH = 100.0  # settled rows of a bin for which the belief counts that it has the signals of all
+FITS = 64  # per attribution window
+MOVES = 0.1  # of the conversion rate, while a conversion is awaited
+
+
+class RunOff(NamedTuple):
+    """J buckets of age, U = COHORTS + 2 recent cohorts, the newest last, G bins of f. float64.
+
+    ``edges`` [J + 1] s: 0 .. window. ``first`` []: the edge at the first look. ``converted`` [U, G, J, STATES],
+    ``pending`` [U, G, STATES]: not converted by the first look. ``old`` [J, STATES]: conversions of older cohorts. ``never``
+    [G, STATES]: settled without a conversion. ``newest``, ``fitted`` []: numbers of a cohort and of a fit, -1 before any.
+    ``mean`` []: of f. ``shares`` [memories, J]: phi. ``rho`` [KINDS]. ``ratios`` [J + 1, G, STATES]: log r at each edge.
+    ``closed`` []: conversions of cohorts whose window has closed, as `old` forgets them.
+    """
+
+    edges: Tensor
+    first: Tensor
+    converted: Tensor
+    pending: Tensor
+    old: Tensor
+    never: Tensor
+    newest: Tensor
+    fitted: Tensor
+    mean: Tensor
+    shares: Tensor
+    rho: Tensor
+    ratios: Tensor
+    closed: Tensor
+
+
+def init(elapsed: float, window: float) -> RunOff:
+    """Nothing is known. ``elapsed``: age of the first look, s; ``window``: attribution window, s."""
+    edges = torch.tensor(sorted({0.0, elapsed, window, *(window / 2**k for k in range(1, BUCKETS))})).double()
+    buckets, bins, cohorts = len(edges) - 1, len(BINS) + 1, COHORTS + 2
+    belief = _belief(edges)
+    later = torch.cat([belief.flip(0).cumsum(0).flip(0), belief.new_zeros(1)]).clamp(min=1e-9)
+    return RunOff(
+        edges,
+        torch.searchsorted(edges, torch.tensor(elapsed).double()),
+        torch.zeros(cohorts, bins, buckets, STATES).double(),
+        torch.zeros(cohorts, bins, STATES).double(),
+        torch.zeros(buckets, STATES).double(),
+        torch.zeros(bins, STATES).double(),
+        torch.tensor(-1),
+        torch.tensor(-1),
+        torch.tensor(0.0).double(),
+        belief.repeat(len(triangle.MEMORIES), 1),
+        torch.ones(KINDS).double(),
+        later.log()[:, None, None].repeat(1, bins, STATES),
+        torch.tensor(0.0).double(),
+    )
+
+
+def state_of(batch: Batch) -> Tensor:
+    """Which kinds of signal were known at the first look, as bits: [B] int64."""
+    found: Tensor = ((batch.signals > 0).to(torch.int64) << torch.arange(KINDS)).sum(1)
+    return found
+
+
+def bin_of(state: RunOff, f: Tensor) -> Tensor:
+    """The bin of each f [B]: [B] int64."""
+    return torch.bucketize(f.to(torch.float64), torch.tensor(BINS).double() * state.mean)
+
+
+def log_ratio(state: RunOff, batch: Batch, f: Tensor, age: Tensor) -> Tensor:
+    """log r of "not converted by this age [B] s", with the signals at the first look: [B] float64."""
+    edge = torch.searchsorted(state.edges, age.to(torch.float64).contiguous(), right=True) - 1
+    return state.ratios[edge.clamp(0, len(state.edges) - 1), bin_of(state, f), state_of(batch)]
+
+
+def paid(state: RunOff) -> float:
+    """c in 0 .. 1: how far the curve is trusted in the level, by what minimises c^2 V + (1 - c)^2 MOVES^2.
+
+        c = n / (n + (1 - F) / (F MOVES^2)),   V = (1 - F) / (F n)
+
+    V is the relative variance of the level that soft labels alone would give, n conversions of cohorts whose window has
+    closed, of which F were known by the first look; MOVES what the market moves, relatively, while a conversion is awaited.
+    """
+    early = float(curve(state)[int(state.first)])
+    return float(state.closed / (state.closed + (1 - early) / (max(early, 1e-3) * MOVES**2)))
+
+
+def curve(state: RunOff) -> Tensor:
+    """P(known by an edge | y = 1) as it is now, [J + 1], rising from 0 to 1."""
+    return torch.cat([state.shares.new_zeros(1), state.shares[-1].cumsum(0)]).clamp(max=1)
+
+
+def update(state: RunOff, outcomes: Batch, f: Tensor) -> RunOff:
+    """Count first looks, conversions and closes, and fit anew when it is time. ``f`` [B]: P(y = 1 | x) of the rows now."""
+    first = outcomes.look == Look.FIRST
+    if bool(first.any()):
+        mean = f[first].to(torch.float64).mean()
+        state = state._replace(mean=mean if state.mean == 0 else 0.9 * state.mean + 0.1 * mean)
+    state = _advance(state, int((outcomes.shown.max() * COHORTS / state.edges[-1]).floor()))
+    state = _count(state, outcomes, bin_of(state, f))
+    now = float(outcomes.at.max())
+    number = int(now * FITS / float(state.edges[-1]))
+    return state if number <= int(state.fitted) else _fit(state._replace(fitted=torch.tensor(number)), now)
+
+
+def _advance(state: RunOff, cohort: int) -> RunOff:
+    """Make room for newer cohorts; what falls out is complete, and is forgotten slowly."""
+    newest = int(state.newest)
+    if cohort <= newest:
+        return state
+    steps = min(cohort - newest, COHORTS + 2) if newest >= 0 else 0
+    keep = 2.0 ** (-1.0 / (OLD * COHORTS))
+    age = torch.arange(steps - 1, -1, -1).double()
+    out = (state.converted[:steps].sum(1) * (keep**age)[:, None, None]).sum(0)
+    grown = {
+        name: torch.cat([value[steps:], torch.zeros_like(value[:steps])])
+        for name, value in (("converted", state.converted), ("pending", state.pending))
+    }
+    old = state.old * keep ** (cohort - newest if newest >= 0 else 0) + out
+    return state._replace(old=old, newest=torch.tensor(cohort), **grown)
+
+
+def _count(state: RunOff, outcomes: Batch, bins: Tensor) -> RunOff:
+    """Add rows to the counts of their cohort, bin, bucket and state."""
+    row = (outcomes.shown * COHORTS / state.edges[-1]).floor().to(torch.int64) - state.newest + COHORTS + 1
+    signals = state_of(outcomes)
+    converts = (outcomes.look == Look.CONVERSION) & (outcomes.delay >= 0)
+    bucket = torch.searchsorted(state.edges, outcomes.delay.clamp(min=0)).sub(1).clamp(0, len(state.edges) - 2)
+    signals = torch.where(converts & (bucket < state.first), 0, signals)  # by the first look it does not matter
+    pends = (outcomes.look == Look.FIRST) & (outcomes.label == 0) & (row >= 0)
+    closes = (outcomes.look == Look.CLOSE) & (outcomes.label == 0)
+    recent, older = converts & (row >= 0), converts & (row < 0)
+
+    def added(counts: Tensor, rows: Tensor, *place: Tensor) -> Tensor:
+        return counts.index_put(tuple(p[rows] for p in place), torch.ones(int(rows.sum())).double(), accumulate=True)
+
+    return state._replace(
+        converted=added(state.converted, recent, row, bins, bucket, signals),
+        pending=added(state.pending, pends, row, bins, signals),
+        old=added(state.old, older, bucket, signals),
+        never=added(state.never * 2.0 ** (-float(closes.sum()) / SETTLED), closes, bins, signals),
+    )
+
+
+def _facts(state: RunOff, now: float) -> Facts:
+    first, window = int(state.first), float(state.edges[-1])
+    cohort = torch.arange(COHORTS + 2) + int(state.newest) - COHORTS - 1
+    age = now - (cohort + 1) * window / COHORTS
+    complete = (torch.searchsorted(state.edges, age, right=True) - 1).clamp(0, len(state.edges) - 1)
+    seen = (torch.arange(len(state.edges) - 1) < complete[:, None])[:, None, :]
+    used = (state.pending.sum((0, 1)) + state.old.sum(0) + state.never.sum(0) > 0).nonzero().squeeze(1)
+    counts = state.converted[..., used]
+    known = counts * seen[..., None]
+    pending = (state.pending[..., used] - known[:, :, first:].sum(2)).clamp(min=0)
+    by_bucket = state.old[:, used] + counts.sum((0, 1))
+    settled, late = state.never[:, used], by_bucket[first:].sum(0)
+    shown = settled.sum(0) + state.pending[..., used].sum((0, 1)) + 1  # how common a state is, whoever has it
+    of_all = (settled.sum(0) + shown / shown.sum()) / (settled.sum() + 1)
+    pool = of_all * (late + UNKNOWN) / (late.sum() * of_all + UNKNOWN)
+    pool = pool / pool.sum()
+    of_bucket = (by_bucket + ALIKE * pool) / (by_bucket.sum(1, keepdim=True) + ALIKE)
+    of_bucket[:first] = 0
+    of_bin = (settled + ENOUGH * of_all) / (settled.sum(1, keepdim=True) + ENOUGH)
+    rows = state.pending[..., used].sum(2) + known[:, :, :first].sum((2, 3))
+    kinds = (used >> torch.arange(KINDS)[:, None] & 1).double()
+    return Facts(age, seen, known.sum(3), pending, rows, of_bucket, of_bin, kinds, used)
+
+
+def _belief(edges: Tensor) -> Tensor:
+    """Shares of conversions by bucket before any was seen, see `delay`: [J]."""
+    return ((edges / edges[-1] * 1000).log1p() / math.log1p(1000)).diff()
+
+
+def _fit(state: RunOff, now: float) -> RunOff:
+    """Fit the triangle as known at event time ``now``, s, from where the last fit ended."""
+    facts = _facts(state, now)
+    if not len(facts.used):
+        return state
+    edges, belief = state.edges, START * _belief(state.edges)
+    first, window = float(edges[int(state.first)]), float(edges[-1])
+    found = triangle.fit(facts, Fit(state.shares, state.rho), belief, state.old.sum(1), first, window)
+    complete = facts.seen[:, 0, -1].double() @ facts.known.sum((1, 2))
+    state = state._replace(shares=found.shares, rho=found.rho, closed=complete + state.old.sum())
+    return state._replace(ratios=_ratios(state, facts, triangle.moved(facts, found.rho)))
+
+
+def _ratios(state: RunOff, facts: Facts, nothing: Tensor) -> Tensor:
+    """log r at each edge, [J + 1, G, STATES]; states never seen say no more than the delay does."""
+    after = (state.shares[-1][:, None] * facts.late).flip(0).cumsum(0).flip(0)
+    after = torch.cat([after, torch.zeros_like(after[:1])]).clamp(min=1e-12)
+    alive = torch.cat([state.shares[-1].flip(0).cumsum(0).flip(0), state.shares.new_zeros(1)]).clamp(min=1e-9)
+    ratios = alive.log()[:, None, None].repeat(1, nothing.shape[0], STATES)
+    ratios[:, :, facts.used] = after.log()[:, None] - nothing.log()
+    return ratios

@@ -1,0 +1,158 @@
+"""The run-off triangle with signals, against worlds whose delays, rates and signals are known."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from learner import delay, runoff
+from learner.batch import KINDS, Batch, Look, Rows
+
+WINDOW, ELAPSED, DAYS = 7 * 86_400.0, 3_600.0, 22
+PER_DAY = 12_000
+F = torch.tensor([0.02, 0.06, 0.1, 0.25])  # of four kinds of impressions, as served
+
+
+class World(NamedTuple):
+    """From ``change`` (days) on: conversions ``more`` times as often, ``fast`` the share within the hour, carts of those who
+    do not buy ``carts`` times."""
+
+    change: float = 16.0
+    more: float = 1.0
+    fast: float = 0.4
+    carts: float = 1.0
+
+
+class Log(NamedTuple):
+    """Per impression: shown, delay (inf: none), cart, f; s."""
+
+    shown: torch.Tensor
+    delay: torch.Tensor
+    cart: torch.Tensor
+    f: torch.Tensor
+
+
+def simulate(world: World, seed: int = 0) -> Log:
+    chance = torch.Generator().manual_seed(seed)
+    n = DAYS * PER_DAY
+
+    def uniform() -> torch.Tensor:
+        return torch.rand(n, generator=chance, dtype=torch.float64)
+
+    shown = (uniform() * DAYS * 86_400).sort().values
+    changed = shown >= world.change * 86_400
+    f = F[torch.randint(0, len(F), (n,), generator=chance)].double()
+    converts = uniform() < f * torch.where(changed, world.more, 1.0)
+    fast = uniform() < torch.where(changed, world.fast, 0.4)
+    wait = torch.where(fast, uniform() * ELAPSED, ELAPSED + uniform() ** 2 * (WINDOW - ELAPSED))
+    cart = uniform() < torch.where(converts, 0.6, 0.05 * torch.where(changed, world.carts, 1.0))
+    return Log(shown, torch.where(converts, wait, torch.inf), cart, f)
+
+
+def batch(log: Log, rows: torch.Tensor, look: Look, at: torch.Tensor) -> Batch:
+    nothing = torch.empty(0, dtype=torch.int64)
+    features = Rows(nothing, nothing, torch.zeros(len(rows) + 1, dtype=torch.int64), torch.zeros(len(rows), 1))
+    signals = torch.zeros(len(rows), KINDS)
+    signals[:, 1] = log.cart[rows].float()
+    shown, wait = log.shown[rows], log.delay[rows]
+    label = (shown + wait <= at).float()
+    elapsed = torch.full_like(shown, ELAPSED)
+    found = torch.where(label > 0, wait, -1.0)
+    looks = torch.full((len(rows),), int(look))
+    first = (wait <= ELAPSED).float()
+    signalled = torch.where(signals > 0, 1.0, -1.0).double()
+    nothing_before = (0 * label, 0 * elapsed)
+    return Batch(
+        features, looks, rows, at, shown, elapsed, label, first, found, signals, -elapsed, at - shown, *nothing_before,
+        signals, signalled,
+    )  # fmt: skip
+
+
+def known(log: Log, until: float = DAYS * 86_400.0) -> runoff.RunOff:
+    """After everything known by then, in the order in which it became known, as much at a time as lies between two fits."""
+    everything = torch.arange(len(log.shown))
+    looks = [
+        (Look.FIRST, log.shown + ELAPSED),
+        (Look.CONVERSION, log.shown + log.delay),
+        (Look.CLOSE, log.shown + WINDOW),
+    ]
+    state = runoff.init(ELAPSED, WINDOW)
+    width = WINDOW / runoff.FITS
+    for step in range(1, int(until / width) + 1):
+        for look, at in looks:
+            rows = everything[(at >= (step - 1) * width) & (at < step * width)]
+            if len(rows):
+                state = runoff.update(state, batch(log, rows, look, at[rows]), log.f[rows])
+    return state
+
+
+def within_the_hour(state: runoff.RunOff) -> float:
+    return float(runoff.curve(state)[int(state.first)])
+
+
+def test_a_calm_world_is_known() -> None:
+    """The share within the hour, the curve after it, and the ratio of a cart are those of the world."""
+    log = simulate(World())
+    state = known(log)
+    curve = runoff.curve(state)
+    for edge, f in zip(state.edges.tolist(), curve.tolist(), strict=True):
+        expected = 0.4 + 0.6 * max(edge - ELAPSED, 0) ** 0.5 / (WINDOW - ELAPSED) ** 0.5
+        if edge >= ELAPSED:
+            assert f == pytest.approx(expected, abs=0.05)
+    assert float(state.rho[1]) == pytest.approx(1, abs=0.15)
+    ages = torch.full((1,), ELAPSED).double()
+    for cart, expected in ((True, 0.6 * 0.6 / 0.05), (False, 0.6 * 0.4 / 0.95)):
+        row = (log.cart == cart).nonzero()[:1, 0]
+        found = runoff.log_ratio(state, batch(log, row, Look.FIRST, log.shown[row] + ELAPSED), log.f[row], ages).exp()
+        assert float(found) == pytest.approx(expected, rel=0.2)
+
+
+def test_slower_buyers_are_known_before_they_have_bought() -> None:
+    """Two days after half of the fast buyers have become slow, the curve has gone most of the way; the ladder has not."""
+    log = simulate(World(fast=0.2))
+    state = known(log, until=18 * 86_400.0)
+    assert within_the_hour(state) < 0.3
+    ladder = delay.init(ELAPSED, WINDOW)
+    at = log.shown + log.delay
+    for day in range(18):
+        rows = torch.arange(len(at))[(at >= day * 86_400) & (at < (day + 1) * 86_400)]
+        ladder = delay.update(ladder, batch(log, rows, Look.CONVERSION, at[rows]))
+    age = torch.tensor([ELAPSED]).double()
+    assert 1 - float(delay.survival(ladder, age, 18 * 86_400.0)) > 0.36
+
+
+def test_more_conversions_do_not_enter() -> None:
+    """Twice the conversions from one moment on leave curve and carts where they were."""
+    state = known(simulate(World(more=2.0)), until=20 * 86_400.0)
+    assert within_the_hour(state) == pytest.approx(0.4, abs=0.05)
+    assert float(state.rho[1]) == pytest.approx(1, abs=0.25)
+
+
+def test_carts_of_those_who_do_not_buy_are_no_buyers() -> None:
+    """Twice the carts of the others move rho most of the way within four days, and the curve by a fifth at most."""
+    state = known(simulate(World(carts=2.0)), until=20 * 86_400.0)
+    assert 1.4 < float(state.rho[1]) < 2.2
+    assert within_the_hour(state) > 0.8 * 0.4
+
+
+def test_before_anything_is_known() -> None:
+    """No signal says anything; survival is the belief's."""
+    state = runoff.init(ELAPSED, WINDOW)
+    log = simulate(World())
+    rows = torch.arange(50)
+    found = runoff.log_ratio(
+        state, batch(log, rows, Look.FIRST, log.shown[rows] + ELAPSED), log.f[rows], log.shown[rows] * 0 + ELAPSED
+    )
+    expected = 1 - torch.log1p(torch.tensor(ELAPSED / WINDOW * 1000).double()) / torch.log1p(
+        torch.tensor(1000.0).double()
+    )
+    assert torch.allclose(found.exp(), expected.expand(50))
+
+
+def test_old_cohorts_fall_out_and_are_kept_in_sum() -> None:
+    """No conversion is lost where its cohort is no longer told apart: sums fade, and do not jump."""
+    log = simulate(World())
+    state = known(log, until=21 * 86_400.0)
+    counted = float(state.converted.sum() + state.old.sum())
+    total = float(((log.shown + log.delay) < 21 * 86_400).sum())
+    assert 0.7 * total < counted <= total

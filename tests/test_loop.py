@@ -303,7 +303,7 @@ def test_empty_days_are_skipped() -> None:
     stray = {"type": "item", "item_id": "x", "at": T0 + 20_000 * DAY}
     result = run(one([*EVENTS, stray]))
     assert result.summary["events"]["items"] == 1
-    assert result.summary["methods"]["pq"]["tentative"]["share_final"] == 1.0
+    assert result.summary["methods"]["pq_signals"]["tentative"]["share_final"] == 1.0
     assert result.summary["seconds"] < 60
 
 

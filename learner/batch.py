@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 KINDS = 4  # kinds of signal told apart; further kinds share the last place
+SETS = 2**KINDS  # of kinds
 
 
 class Look(IntEnum):
@@ -85,6 +86,12 @@ class Batch(NamedTuple):
     def take(self, index: Tensor) -> "Batch":
         """The looks named by ``index`` [B] int64, in that order."""
         return Batch(self.rows.take(index), *(column[index] for column in self[1:]))
+
+
+def set_of(seen: Tensor) -> Tensor:
+    """Which kinds of signal there are, [B, KINDS] bool, as one number in 0 .. SETS - 1: [B] int64."""
+    found: Tensor = (seen * 2 ** torch.arange(KINDS)).sum(1)
+    return found
 
 
 def cat_rows(parts: Sequence[Rows]) -> Rows:

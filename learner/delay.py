@@ -97,14 +97,13 @@ def curve(state: Delay, now: float) -> Tensor:
     return torch.cat([survive.new_zeros(1), survive[1:], survive.new_ones(1)])
 
 
-def prior(age: float, window: float) -> float:
-    """F0(age), before any conversion was seen."""
-    return math.log1p(1000 * age / window) / math.log1p(1000)
+def prior(age: Tensor, window: float) -> Tensor:
+    """F0(age), before any conversion was seen. Shapes: any -> the same."""
+    return (age / (window / 1000)).log1p() / math.log1p(1000)
 
 
 def _prior(edges: Tensor) -> Tensor:
-    scale = float(edges[-1]) / 1000
-    known = (edges / scale).log1p() / math.log1p(1000)
+    known = prior(edges, float(edges[-1]))
     return known.diff() / known[1:]
 
 

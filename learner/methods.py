@@ -23,7 +23,7 @@ def _both(inside: Tensor, outside: Tensor) -> Tensor:
 
 def _split(base_rate: float, elapsed: float, window: float) -> tuple[float, float]:
     """The base rate, parted by the prior of the delay; neither part takes more than 95 %."""
-    early = min(max(delay.prior(elapsed, window), 0.05), 0.95)
+    early = min(max(float(delay.prior(torch.tensor(elapsed).double(), window)), 0.05), 0.95)
     return base_rate * early, base_rate * (1 - early)
 
 

@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 
 from learner import delay
-from learner.batch import KINDS, Batch, Look
+from learner.batch import SETS, Batch, Look, set_of
 from learner.posterior import MEMORY, PRIOR
 from learner.schedules import reveal_ages
 from learner.weights import EPS
 
-STATES = 2**KINDS
 BELIEF = 60.0  # rows the start counts for
 TICK = 1e-3  # s, the resolution of looks
 
@@ -29,7 +28,7 @@ TICK = 1e-3  # s, the resolution of looks
 class Reveals(NamedTuple):
     """Settled rows by state at J reveal times.
 
-    ``ages`` [J] s. ``late``, ``never`` [J, STATES] float64: rows without a conversion by then, that converted afterwards,
+    ``ages`` [J] s. ``late``, ``never`` [J, SETS] float64: rows without a conversion by then, that converted afterwards,
     and the others. ``total`` [2] float64: all settled rows by label.
     """
 
@@ -42,8 +41,8 @@ class Reveals(NamedTuple):
 def init(base_rate: float, elapsed: float, window: float) -> Reveals:
     """Before anything has settled: the base rate and the prior of the delay; signals say nothing."""
     ages = torch.tensor([elapsed, *reveal_ages(elapsed, window)], dtype=torch.float64)
-    late, never = (torch.zeros(len(ages), STATES, dtype=torch.float64) for _ in range(2))
-    late[:, 0] = BELIEF * base_rate * (1 - torch.tensor([delay.prior(float(age), window) for age in ages]))
+    late, never = (torch.zeros(len(ages), SETS, dtype=torch.float64) for _ in range(2))
+    late[:, 0] = BELIEF * base_rate * (1 - delay.prior(ages, window))
     never[:, 0] = BELIEF * (1 - base_rate)
     return Reveals(ages, late, never, torch.tensor([1 - base_rate, base_rate], dtype=torch.float64) * BELIEF)
 
@@ -58,16 +57,10 @@ def update(state: Reveals, outcomes: Batch) -> Reveals:
     late, never = state.late * keep, state.never * keep
     for j, age in enumerate(state.ages.tolist()):
         pending = (rows.delay < 0) | (rows.delay > age)
-        seen = _which((rows.signalled >= 0) & (rows.signalled <= age))
+        seen = set_of((rows.signalled >= 0) & (rows.signalled <= age))
         late[j].index_add_(0, seen, label * pending)
         never[j].index_add_(0, seen, (1 - label) * pending)
     return Reveals(state.ages, late, never, state.total * keep + torch.stack([(1 - label).sum(), label.sum()]))
-
-
-def _which(seen: Tensor) -> Tensor:
-    """Kinds seen [B, KINDS] bool as one number [B] int64."""
-    found: Tensor = (seen * 2 ** torch.arange(KINDS)).sum(1)
-    return found
 
 
 def estimate(state: Reveals, batch: Batch) -> dict[str, Tensor]:
@@ -76,7 +69,7 @@ def estimate(state: Reveals, batch: Batch) -> dict[str, Tensor]:
     share = (state.late.sum(1) / state.total[1]).clamp(EPS, 1)
     expected = state.never * (state.late.sum(1) / state.never.sum(1))[:, None]
     log_r = share.log()[:, None] + (state.late + PRIOR).log() - (expected + PRIOR).log()
-    found = log_r[reveal, _which(batch.signals_now > 0)]
+    found = log_r[reveal, set_of(batch.signals_now > 0)]
     return {"log_r": found.to(batch.label.dtype), "reveal": weights(state)[reveal].to(batch.label.dtype)}
 
 

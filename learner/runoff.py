@@ -20,19 +20,17 @@ prior of the next shorter one.
 The likelihood ratio of the evidence at age a:  r = sum_(b after a) phi_b m_b(s) / (m_g(s) prod_k rho_k^[k in s])
 """
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from learner import triangle
-from learner.batch import KINDS, Batch, Look
+from learner import delay, triangle
+from learner.batch import KINDS, SETS, Batch, Look, set_of
 from learner.triangle import Facts, Fit
 
 COHORTS = 32  # per attribution window
 BUCKETS = 13  # ages window / 2^k, and the age of the first look
-STATES = 2**KINDS  # which kinds of signal there are
 BINS = (0.5, 0.9, 1.6)  # of f, in multiples of its mean
 OLD = 4.0  # windows after which an old cohort counts half
 SETTLED = 2.0**17  # settled rows after which one counts half
@@ -47,10 +45,10 @@ MOVES = 0.1  # of the conversion rate, while a conversion is awaited
 class RunOff(NamedTuple):
     """J buckets of age, U = COHORTS + 2 recent cohorts, the newest last, G bins of f. float64.
 
-    ``edges`` [J + 1] s: 0 .. window. ``first`` []: the edge at the first look. ``converted`` [U, G, J, STATES],
-    ``pending`` [U, G, STATES]: not converted by the first look. ``old`` [J, STATES]: conversions of older cohorts. ``never``
-    [G, STATES]: settled without a conversion. ``newest``, ``fitted`` []: numbers of a cohort and of a fit, -1 before any.
-    ``mean`` []: of f. ``shares`` [memories, J]: phi. ``rho`` [KINDS]. ``ratios`` [J + 1, G, STATES]: log r at each edge.
+    ``edges`` [J + 1] s: 0 .. window. ``first`` []: the edge at the first look. ``converted`` [U, G, J, SETS],
+    ``pending`` [U, G, SETS]: not converted by the first look. ``old`` [J, SETS]: conversions of older cohorts. ``never``
+    [G, SETS]: settled without a conversion. ``newest``, ``fitted`` []: numbers of a cohort and of a fit, -1 before any.
+    ``mean`` []: of f. ``shares`` [memories, J]: phi. ``rho`` [KINDS]. ``ratios`` [J + 1, G, SETS]: log r at each edge.
     ``closed`` []: conversions of cohorts whose window has closed, as `old` forgets them.
     """
 
@@ -78,24 +76,18 @@ def init(elapsed: float, window: float) -> RunOff:
     return RunOff(
         edges,
         torch.searchsorted(edges, torch.tensor(elapsed).double()),
-        torch.zeros(cohorts, bins, buckets, STATES).double(),
-        torch.zeros(cohorts, bins, STATES).double(),
-        torch.zeros(buckets, STATES).double(),
-        torch.zeros(bins, STATES).double(),
+        torch.zeros(cohorts, bins, buckets, SETS).double(),
+        torch.zeros(cohorts, bins, SETS).double(),
+        torch.zeros(buckets, SETS).double(),
+        torch.zeros(bins, SETS).double(),
         torch.tensor(-1),
         torch.tensor(-1),
         torch.tensor(0.0).double(),
         belief.repeat(len(triangle.MEMORIES), 1),
         torch.ones(KINDS).double(),
-        later.log()[:, None, None].repeat(1, bins, STATES),
+        later.log()[:, None, None].repeat(1, bins, SETS),
         torch.tensor(0.0).double(),
     )
-
-
-def state_of(batch: Batch) -> Tensor:
-    """Which kinds of signal were known at the first look, as bits: [B] int64."""
-    found: Tensor = ((batch.signals > 0).to(torch.int64) << torch.arange(KINDS)).sum(1)
-    return found
 
 
 def bin_of(state: RunOff, f: Tensor) -> Tensor:
@@ -106,7 +98,7 @@ def bin_of(state: RunOff, f: Tensor) -> Tensor:
 def log_ratio(state: RunOff, batch: Batch, f: Tensor, age: Tensor) -> Tensor:
     """log r of "not converted by this age [B] s", with the signals at the first look: [B] float64."""
     edge = torch.searchsorted(state.edges, age.to(torch.float64).contiguous(), right=True) - 1
-    return state.ratios[edge.clamp(0, len(state.edges) - 1), bin_of(state, f), state_of(batch)]
+    return state.ratios[edge.clamp(0, len(state.edges) - 1), bin_of(state, f), set_of(batch.signals > 0)]
 
 
 def paid(state: RunOff) -> float:
@@ -159,7 +151,7 @@ def _advance(state: RunOff, cohort: int) -> RunOff:
 def _count(state: RunOff, outcomes: Batch, bins: Tensor) -> RunOff:
     """Add rows to the counts of their cohort, bin, bucket and state."""
     row = (outcomes.shown * COHORTS / state.edges[-1]).floor().to(torch.int64) - state.newest + COHORTS + 1
-    signals = state_of(outcomes)
+    signals = set_of(outcomes.signals > 0)
     converts = (outcomes.look == Look.CONVERSION) & (outcomes.delay >= 0)
     bucket = torch.searchsorted(state.edges, outcomes.delay.clamp(min=0)).sub(1).clamp(0, len(state.edges) - 2)
     signals = torch.where(converts & (bucket < state.first), 0, signals)  # by the first look it does not matter
@@ -203,8 +195,8 @@ def _facts(state: RunOff, now: float) -> Facts:
 
 
 def _belief(edges: Tensor) -> Tensor:
-    """Shares of conversions by bucket before any was seen, see `delay`: [J]."""
-    return ((edges / edges[-1] * 1000).log1p() / math.log1p(1000)).diff()
+    """Shares of conversions by bucket before any was seen: [J]."""
+    return delay.prior(edges, float(edges[-1])).diff()
 
 
 def _fit(state: RunOff, now: float) -> RunOff:
@@ -221,10 +213,10 @@ def _fit(state: RunOff, now: float) -> RunOff:
 
 
 def _ratios(state: RunOff, facts: Facts, nothing: Tensor) -> Tensor:
-    """log r at each edge, [J + 1, G, STATES]; states never seen say no more than the delay does."""
+    """log r at each edge, [J + 1, G, SETS]; states never seen say no more than the delay does."""
     after = (state.shares[-1][:, None] * facts.late).flip(0).cumsum(0).flip(0)
     after = torch.cat([after, torch.zeros_like(after[:1])]).clamp(min=1e-12)
     alive = torch.cat([state.shares[-1].flip(0).cumsum(0).flip(0), state.shares.new_zeros(1)]).clamp(min=1e-9)
-    ratios = alive.log()[:, None, None].repeat(1, nothing.shape[0], STATES)
+    ratios = alive.log()[:, None, None].repeat(1, nothing.shape[0], SETS)
     ratios[:, :, facts.used] = after.log()[:, None] - nothing.log()
     return ratios

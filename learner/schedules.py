@@ -63,9 +63,9 @@ def reveal_ages(elapsed: float, window: float) -> tuple[float, ...]:
 
 
 def ages(elapsed: float, window: float) -> Looks:
-    """At the elapsed time, and at a 64th, a 16th, a quarter and all of the window, whatever was seen before."""
-    later = tuple(age for age in (window / 64, window / 16, window / 4, window) if age > elapsed)
-    return Looks(elapsed, ages=later, every=True)
+    """As `reveals`, and at a 64th of the window."""
+    early = (window / 64,) if window / 64 > elapsed else ()
+    return Looks(elapsed, ages=early + reveal_ages(elapsed, window), every=True)
 
 
 def settled(elapsed: float, window: float) -> Looks:

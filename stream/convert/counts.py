@@ -27,3 +27,14 @@ class Counts:
         if len(self._counts) > self._limit:
             self._counts.popitem(last=False)
         return before
+
+
+def history(counts: Counts, user: str, item: str, category: str) -> dict[str, int]:
+    """What the user did in the rows before a view: views, of the item, of the category; carts, buys. Counts the view."""
+    return {
+        "views": counts.add(user),
+        "views_item": counts.add(f"{user} i{item}"),
+        "views_category": counts.add(f"{user} c{category}"),
+        "carts": counts[f"{user} cart"],
+        "buys": counts[f"{user} purchase"],
+    }

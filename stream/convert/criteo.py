@@ -43,22 +43,20 @@ def convert(src: Path, dst: Path, *, advance: Advance) -> Summary:
     """
     summary = Summary()
     waiting: list[tuple[int, int]] = []  # (at, row) of conversions to come
-    latest = backwards = 0
     with writing(dst, summary) as log:
         for text in rows(src, summary, advance):
             if isinstance(click := _parse(text), str):
                 summary.refuse(click, text)
                 continue
-            backwards += click.at < latest
-            latest = max(latest, click.at)
+            summary.passes(click.at)
             _release(log, waiting, click.at)
             _write(log, click, summary.rows)
             if click.converted is not None:
                 heappush(waiting, (click.converted, summary.rows))
         _release(log, waiting, None)
-    if backwards:
+    if summary.backwards:
         summary.notes.append(
-            f"{backwards:,} clicks are earlier than a click before them; they are written as they come"
+            f"{summary.backwards:,} clicks are earlier than a click before them; they are written as they come"
         )
     return summary
 

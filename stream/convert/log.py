@@ -24,12 +24,22 @@ CUT_OFF = "the compressed file is cut off"
 
 @dataclass
 class Summary:
-    """What a conversion did. ``events`` by type as written, ``refused`` rows of the source by reason."""
+    """What a conversion did. ``events`` by type as written, ``refused`` rows of the source by reason.
+
+    ``latest``: the largest time so far, in the unit of the source; ``backwards``: how many times came before it.
+    """
 
     rows: int = 0
     events: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    latest: int = 0
+    backwards: int = 0
+
+    def passes(self, at: int) -> None:
+        """Count a row of this time, that is written."""
+        self.backwards += at < self.latest
+        self.latest = max(self.latest, at)
 
     def refuse(self, reason: str, row: str) -> None:
         """Count a row that is not written; the first one of each reason is shown in the notes."""

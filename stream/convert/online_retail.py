@@ -95,7 +95,6 @@ def convert(src: Path, dst: Path, *, advance: Advance) -> Summary:
         SourceError: it has other columns.
     """
     summary, ledger = Summary(), Ledger()
-    latest = backwards = 0
     with writing(dst, summary) as log:
         for text, row in table(src, COLUMNS, summary, advance, about=ABOUT):
             line = _parse(row)
@@ -103,12 +102,11 @@ def convert(src: Path, dst: Path, *, advance: Advance) -> Summary:
             if wrong:
                 summary.refuse(wrong, text)
             elif isinstance(line, Line):
-                backwards += line.at < latest
-                latest = max(latest, line.at)
+                summary.passes(line.at)
     summary.notes.append(f"{ledger.cancelled:,} cancellations found their purchase: those are the adjustments")
-    if backwards:
+    if summary.backwards:
         summary.notes.append(
-            f"{backwards:,} rows are earlier than a row before them; sort the file by InvoiceDate if many are"
+            f"{summary.backwards:,} rows are earlier than a row before them; sort the file by InvoiceDate if many are"
         )
     return summary
 

@@ -51,7 +51,6 @@ def convert(src: Path, dst: Path, *, advance: Advance) -> Summary:
     """
     summary = Summary()
     contexts = _contexts(src, summary)
-    latest = backwards = 0
     with writing(dst, summary) as log:
         for text, row in table(src, COLUMNS, summary, advance, about=ABOUT):
             at, features = moment(row["timestamp"]), _features(row, contexts)
@@ -63,10 +62,11 @@ def convert(src: Path, dst: Path, *, advance: Advance) -> Summary:
                 if not summary.events:
                     _items(log, contexts, at)
                 _write(log, row, at, summary.rows, {**features, **clock(at, JAPAN)})
-                backwards += at < latest
-                latest = max(latest, at)
-    if backwards:
-        summary.notes.append(f"{backwards:,} rows are earlier than a row before them; they are written as they come")
+                summary.passes(at)
+    if summary.backwards:
+        summary.notes.append(
+            f"{summary.backwards:,} rows are earlier than a row before them; they are written as they come"
+        )
     return summary
 
 

@@ -71,7 +71,6 @@ def convert(src: Path, dst: Path, *, advance: Advance) -> Summary:
     """
     summary = Summary()
     waiting: list[Pending] = []
-    latest = backwards = 0
     with writing(dst, summary) as log:
         for line, text in enumerate(rows(src, summary, advance)):
             session = _session(text)
@@ -84,12 +83,11 @@ def convert(src: Path, dst: Path, *, advance: Advance) -> Summary:
             for event in (events := list(_events(session[0], _steps(*session, summary)))):
                 heappush(waiting, event)
             if events:
-                backwards += events[0].at < latest
-                latest = max(latest, events[0].at)
-                _release(log, waiting, latest)
+                summary.passes(events[0].at)
+                _release(log, waiting, summary.latest)
         _release(log, waiting, None)
-    if backwards:
-        summary.notes.append(f"{backwards:,} sessions start before one before them; sort the lines by first ts")
+    if summary.backwards:
+        summary.notes.append(f"{summary.backwards:,} sessions start before one before them; sort the lines by first ts")
     return summary
 
 

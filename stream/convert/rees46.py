@@ -29,7 +29,7 @@ from math import isfinite
 from pathlib import Path
 
 from stream.convert.catalogue import Catalogue
-from stream.convert.counts import Counts
+from stream.convert.counts import Counts, history
 from stream.convert.log import Advance, Log, Summary, writing
 from stream.convert.table import table
 from stream.convert.times import WRONG, clock, moment
@@ -65,7 +65,6 @@ def convert(src: Path, dst: Path, *, advance: Advance) -> Summary:
         SourceError: it has other columns.
     """
     summary, shop = Summary(), Shop()
-    latest = backwards = 0
     with writing(dst, summary) as log:
         for text, row in table(src, COLUMNS, summary, advance, about=ABOUT):
             at = moment(row["event_time"])
@@ -73,11 +72,10 @@ def convert(src: Path, dst: Path, *, advance: Advance) -> Summary:
                 summary.refuse(wrong, text)
             elif at is not None:
                 _write(log, row, at, summary.rows, shop)
-                backwards += at < latest
-                latest = max(latest, at)
-    if backwards:
+                summary.passes(at)
+    if summary.backwards:
         summary.notes.append(
-            f"{backwards:,} rows are earlier than a row before them; sort the file by event_time if many are"
+            f"{summary.backwards:,} rows are earlier than a row before them; sort the file by event_time if many are"
         )
     return summary
 
@@ -143,9 +141,5 @@ def _features(row: Mapping[str, str], at: int, metadata: Features, counts: Count
         "item": product,
         **metadata,
         **clock(at),
-        "views": counts.add(user),
-        "views_item": counts.add(f"{user} i{product}"),
-        "views_category": counts.add(f"{user} c{row['category_id']}"),
-        "carts": counts[f"{user} cart"],
-        "buys": counts[f"{user} purchase"],
+        **history(counts, user, product, row["category_id"]),
     }

@@ -20,7 +20,7 @@ Source: https://tianchi.aliyun.com/dataset/649
 from pathlib import Path
 
 from labelstore.events import EARLIEST, LATEST
-from stream.convert.counts import Counts
+from stream.convert.counts import Counts, history
 from stream.convert.log import Advance, Log, Summary, rows, writing
 from stream.convert.times import clock
 
@@ -39,20 +39,20 @@ def convert(src: Path, dst: Path, *, advance: Advance) -> Summary:
         FileNotFoundError: there is no file ``src``.
     """
     summary, counts = Summary(), Counts()
-    latest = backwards = 0
     with writing(dst, summary) as log:
         for text in rows(src, summary, advance):
             row = _parse(text)
             if isinstance(row, tuple):
                 _write(log, row, summary.rows, counts)
-                backwards += row[4] < latest
-                latest = max(latest, row[4])
+                summary.passes(row[4])
             elif summary.rows == 1 and text.startswith("user"):
                 summary.rows = 0  # the header
             else:
                 summary.refuse(row, text)
-    if backwards:
-        summary.notes.append(f"{backwards:,} rows are earlier than a row before them; sort the file by ts if many are")
+    if summary.backwards:
+        summary.notes.append(
+            f"{summary.backwards:,} rows are earlier than a row before them; sort the file by ts if many are"
+        )
     return summary
 
 
@@ -109,9 +109,5 @@ def _features(row: Row, counts: Counts) -> dict[str, str | int]:
         "item": item,
         "category": category,
         **clock(ts * 1000, CHINA),
-        "views": counts.add(user),
-        "views_item": counts.add(f"{user} i{item}"),
-        "views_category": counts.add(f"{user} c{category}"),
-        "carts": counts[f"{user} cart"],
-        "buys": counts[f"{user} purchase"],
+        **history(counts, user, item, category),
     }

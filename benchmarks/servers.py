@@ -29,16 +29,20 @@ def free_port() -> int:
 
 
 class Broker:
-    """Kafka, by a script that knows ``start``, ``kill``, ``--port``, ``--dir``, ``--heap``."""
+    """Kafka, by a script that knows ``start``, ``kill``, ``--port``, ``--dir``, ``--heap``, ``--set``.
 
-    def __init__(self, script: str | Path, folder: Path) -> None:
+    ``settings``: lines of its server.properties.
+    """
+
+    def __init__(self, script: str | Path, folder: Path, *settings: str, heap: str = "256m") -> None:
         port = free_port()
+        self._how = ["--heap", heap, *(word for line in settings for word in ("--set", line))]
         self._script, self._where = script, ["--port", str(port), "--dir", str(folder)]
         self.server = f"127.0.0.1:{port}"
 
     def start(self) -> None:
         """Returns once it answers."""
-        subprocess.run([self._script, "start", *self._where, "--heap", "256m"], check=True, capture_output=True)
+        subprocess.run([self._script, "start", *self._where, *self._how], check=True, capture_output=True)
 
     def kill(self) -> None:
         """SIGKILL."""

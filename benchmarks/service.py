@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kafka.admin import KafkaAdminClient, NewTopic
-from servers import free_port
+from servers import Broker, free_port
 
 TOPICS = ("impressions", "signals", "conversions", "items")
 PARTS = ("impressions", "signals", "conversions", "adjustments", "items", "duplicates", "dead_letters", "ignored")
@@ -41,14 +41,12 @@ def broker(folder: Path, *settings: str) -> Iterator[str]:
     script = os.environ.get("BELATED_KAFKA_SCRIPT")
     if not script:
         raise SystemExit("needs a broker of its own: set BELATED_KAFKA_SCRIPT to a script that starts one")
-    port = free_port()
-    where = ["--port", str(port), "--dir", str(folder)]
-    told = [word for line in settings for word in ("--set", line)]
-    subprocess.run([script, "start", *where, *told], check=True, capture_output=True)
+    found = Broker(script, folder, *settings, heap="512m")
+    found.start()
     try:
-        yield f"127.0.0.1:{port}"
+        yield found.server
     finally:
-        subprocess.run([script, "kill", *where], check=True, capture_output=True)
+        found.kill()
 
 
 def create(server: str, topics: Iterable[str], partitions: int) -> None:

@@ -23,7 +23,7 @@ FADING = 0.95  # of recent batches, in the length of a step
 STRIDE = 4.0  # of a logit, the most that one step may move it
 TINY = 1e-20  # where nothing bends
 FIRST = {"weight": PRIOR, "slope": BELIEF, "base": BELIEF}  # curvature never falls below it
-MEMORY = 2.0**19  # rows after which curvature counts half: how long a level is remembered
+MEMORY = 2.0**17  # rows after which curvature counts half: how long a level is remembered
 
 
 class Shape(NamedTuple):

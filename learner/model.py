@@ -23,7 +23,6 @@ FADING = 0.95  # of recent batches, in the length of a step
 STRIDE = 4.0  # of a logit, the most that one step may move it
 TINY = 1e-20  # where nothing bends
 FIRST = {"weight": PRIOR, "slope": BELIEF, "base": BELIEF}  # curvature never falls below it
-MEMORY = 2.0**17  # rows after which curvature counts half: how long a level is remembered
 
 
 class Shape(NamedTuple):
@@ -94,14 +93,16 @@ class ConversionModel:
         network = self._network(embedding_bag(place, embeddings, offsets, mode="mean"), numbers)
         return Pass(rows, numbers, self._linear(rows, numbers) + network, used, embeddings)
 
-    def step(self, run: "Pass", loss: Tensor, weight: Tensor, more: bool = False) -> None:
+    def step(self, run: "Pass", loss: Tensor, weight: Tensor, keep: float = 1.0, more: bool = False) -> None:
         """One step down the gradient of a mean loss; of the hashed values only those used move.
 
         ``weight`` [R]: importance weights, what each row's curvature counts for; 0 where a loss is linear in the logit.
-        ``more``: other models will step on the same loss.
+        ``keep``: what earlier curvature counts now. ``more``: other models will step on the same loss.
         """
         inputs = [run.logit, run.embeddings, *self.dense.values()]
         gradients = torch.autograd.grad(loss, inputs, retain_graph=more)
+        for name, first in FIRST.items():
+            self.memory[name].mul_(keep).clamp_(min=first)
         self._newton(run, gradients[0] * len(run.logit), weight)
         squares = self.memory["table"][run.used].addcmul_(gradients[1], gradients[1])
         self.memory["table"][run.used] = squares
@@ -133,7 +134,7 @@ class ConversionModel:
             "slope": (curvature @ numbers.square(), gradient @ numbers),
             "base": (curvature.sum()[None], gradient.sum()[None]),
         }
-        remembered = self._remember({name: bend for name, (bend, _) in parts.items()}, used, rows.size)
+        remembered = self._remember({name: bend for name, (bend, _) in parts.items()}, used)
         u = {name: pull / (remembered[name] * bend.clamp(min=TINY)).sqrt() for name, (bend, pull) in parts.items()}
         apart = torch.stack([(bend * u[name].square()).sum() for name, (bend, _) in parts.items()]).sum()
         together = curvature @ (numbers @ u["slope"] + u["base"]).index_add(0, row, u["weight"][place]).square()
@@ -160,10 +161,8 @@ class ConversionModel:
         self.memory["length"] = recent * FADING + sums
         return length.clamp(max=1)
 
-    def _remember(self, bends: dict[str, Tensor], used: Tensor, rows: int) -> dict[str, Tensor]:
+    def _remember(self, bends: dict[str, Tensor], used: Tensor) -> dict[str, Tensor]:
         """C of the linear weights, with this batch: of the hashed values only those ``used``."""
-        for name in bends:
-            self.memory[name].mul_(2.0 ** (-rows / MEMORY)).clamp_(min=FIRST[name])
         self.memory["weight"].index_add_(0, used, bends["weight"])
         found = {name: self.memory[name].add_(bends[name]) for name in ("slope", "base")}
         return found | {"weight": self.memory["weight"][used]}

@@ -22,6 +22,7 @@ from learner.weights import clipped
 BLOCK = 512  # rows scored at once, always padded to this
 BATCH = 256  # looks learned from at once
 HEADS = ("", "1")  # after the name of a head's tensors
+HALF = 1.0  # attribution windows of event time after which what was learned counts half beside what is new
 
 
 class Report(NamedTuple):
@@ -65,6 +66,7 @@ class Trainer:
         self.auxiliaries = {name: AUXILIARIES[name].init(shape, elapsed, window) for name in self.method.auxiliaries}
         self.report = Report()
         self.version = 0
+        self.clock = math.inf  # event time up to which it has learned, s
 
     @torch.no_grad()
     def score(self, rows: Rows) -> Tensor:
@@ -89,12 +91,17 @@ class Trainer:
         numbers = features.standardise(self.moments, batch.rows.numbers)
         runs = [model.forward(batch.rows, numbers) for model in self.models]
         told = self.method.loss(self.outputs([run.logit for run in runs], batch), batch)
-        mean = told.loss.mean()
+        mean, keep = told.loss.mean(), self._keep(float(batch.at.max()))
         for head, (model, run) in enumerate(zip(self.models, runs, strict=True)):
-            model.step(run, mean, told.curvature[:, head], more=head + 1 < len(runs))
+            model.step(run, mean, told.curvature[:, head], keep, more=head + 1 < len(runs))
         self.version += 1
         self._account(told.loss.detach(), told.weight, clipped(told.estimates).view(batch.size, -1).any(1))
         return told.weight
+
+    def _keep(self, now: float) -> float:
+        """What is left of earlier curvature at event time ``now``, s: the market moves with time, not with traffic."""
+        passed, self.clock = max(now - self.clock, 0.0), now if math.isinf(self.clock) else max(now, self.clock)
+        return float(2.0 ** (-passed / (HALF * self.window)))
 
     def outputs(self, logits: list[Tensor], batch: Batch) -> Outputs:
         """The heads, and what the auxiliaries estimate now."""
@@ -139,7 +146,7 @@ class Trainer:
         found |= {f"moments.{name}": value for name, value in self.moments._asdict().items()}
         for auxiliary, state in self.auxiliaries.items():
             found |= {f"{auxiliary}.{name}": value for name, value in state._asdict().items()}
-        return found | {"report": torch.tensor([self.version, *self.report], dtype=torch.float64)}
+        return found | {"report": torch.tensor([self.version, self.clock, *self.report], dtype=torch.float64)}
 
     @torch.no_grad()
     def restore(self, found: dict[str, Tensor]) -> None:
@@ -152,7 +159,7 @@ class Trainer:
         self.moments = features.Moments(*(found[f"moments.{name}"] for name in features.Moments._fields))
         for auxiliary, state in self.auxiliaries.items():
             self.auxiliaries[auxiliary] = type(state)(*(found[f"{auxiliary}.{name}"] for name in state._fields))
-        version, looks, loss, weight, squared, largest, was_clipped = found["report"].tolist()
+        version, self.clock, looks, loss, weight, squared, largest, was_clipped = found["report"].tolist()
         self.version = int(version)
         self.report = Report(int(looks), loss, weight, squared, largest, int(was_clipped))
 
@@ -170,7 +177,7 @@ class Trainer:
                 value.copy_(learned.memory[name])
             model.base += _logit(model.shape.base_rate) - _logit(learned.shape.base_rate)
         self.moments = features.Moments(*(value.clone() for value in other.moments))
-        self.version = other.version
+        self.version, self.clock = other.version, other.clock
 
     def digest(self) -> str:
         """sha256 over the weights of each head, in the order of their names."""

@@ -95,6 +95,21 @@ def test_long_and_short_runs_of_rows_score_alike() -> None:
     assert LEARNER.score(many.take(torch.empty(0, dtype=torch.int64))).shape == (0,)
 
 
+def test_what_was_learned_a_window_ago_counts_half() -> None:
+    """Curvature fades with event time, not with rows: the next batch adds the same to all of it or to half of it."""
+    found = {}
+    for later in (0.0, 60.0):
+        learner = trainer()
+        learner.learn(batch(BATCH, 0))
+        before = {name: learner.models[0].memory[name].clone() for name in ("base", "slope")}
+        again = batch(BATCH, 1)
+        learner.learn(again._replace(at=again.at + later))
+        found[later] = learner.models[0].memory
+    for name, was in before.items():
+        assert bool((was > 4).all())  # far from where curvature never falls below
+        assert torch.allclose(found[0.0][name] - found[60.0][name], was / 2, rtol=1e-5)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_restored_learner_continues_to_the_bit(method: str) -> None:
     """Saving, restoring into a new learner of another seed and going on gives the same tensors as going on."""

@@ -140,11 +140,24 @@ class ConversionModel:
         together = curvature @ (numbers @ u["slope"] + u["base"]).index_add(0, row, u["weight"][place]).square()
         length = self._length(torch.stack([apart, together]))
         moves = {name: length * pull / remembered[name] for name, (_, pull) in parts.items()}
-        far = (numbers @ moves["slope"] + moves["base"]).index_add(0, row, moves["weight"][place]).abs().max()
-        short = (STRIDE / far.clamp(min=STRIDE)).item()
+        far = (numbers @ moves["slope"] + moves["base"]).index_add(0, row, moves["weight"][place])
+        short = (STRIDE / far.abs().max().clamp(min=STRIDE)).item()
         self.weight.index_add_(0, used, moves["weight"], alpha=-short)
         self.slope.sub_(moves["slope"], alpha=short)
         self.base.sub_(moves["base"], alpha=short)
+        self._rescale(p, torch.sigmoid(run.logit.detach() - short * far), used, place, row)
+
+    def _rescale(self, before: Tensor, after: Tensor, used: Tensor, place: Tensor, row: Tensor) -> None:
+        """What was learned at another level bends as much as it does at the new one: p (1 - p) of rows that share an input.
+
+        Delayed positives come after the negatives of their impressions: with curvature as it was at the low level that those
+        left behind, a run of them would overshoot.
+        """
+        was, now = before * (1 - before), after * (1 - after)
+        share = torch.zeros(2, len(used)).index_add(1, place, torch.stack([now, was])[:, row])
+        self.memory["weight"][used] *= share[0] / share[1].clamp(min=TINY)
+        for name in ("slope", "base"):
+            self.memory[name] *= now.sum() / was.sum().clamp(min=TINY)
 
     def _length(self, sums: Tensor) -> Tensor:
         """The length a of a step, from the ``sums`` [2] above and below the line, and those of recent batches.

@@ -37,6 +37,7 @@ SETTLED = 2.0**17  # settled rows after which one counts half
 START = 5.0  # conversions that the belief before any counts for
 ALIKE = 30.0  # conversions for which the belief counts that late ones have the signals of all late ones
 UNKNOWN = 3.0  # conversions for which the belief counts that a state of signals says nothing
+COMMON = 1000.0  # settled rows for which the belief counts that a state is as common among them as among all
 ENOUGH = 100.0  # settled rows of a bin for which the belief counts that it has the signals of all
 FITS = 64  # per attribution window
 MOVES = 0.1  # of the conversion rate, while a conversion is awaited
@@ -183,7 +184,7 @@ def _facts(state: RunOff, now: float) -> Facts:
     by_bucket = state.old[:, used] + counts.sum((0, 1))
     settled, late = state.never[:, used], by_bucket[first:].sum(0)
     shown = settled.sum(0) + state.pending[..., used].sum((0, 1)) + 1  # how common a state is, whoever has it
-    of_all = (settled.sum(0) + shown / shown.sum()) / (settled.sum() + 1)
+    of_all = (settled.sum(0) + COMMON * shown / shown.sum()) / (settled.sum() + COMMON)
     pool = of_all * (late + UNKNOWN) / (late.sum() * of_all + UNKNOWN)
     pool = pool / pool.sum()
     of_bucket = (by_bucket + ALIKE * pool) / (by_bucket.sum(1, keepdim=True) + ALIKE)

@@ -107,7 +107,7 @@ def test_what_was_learned_a_window_ago_counts_half() -> None:
         found[later] = learner.models[0].memory
     for name, was in before.items():
         assert bool((was > 4).all())  # far from where curvature never falls below
-        assert torch.allclose(found[0.0][name] - found[60.0][name], was / 2, rtol=1e-5)
+        assert torch.allclose(found[0.0][name] - found[60.0][name], was / 2, rtol=0.1)  # both follow their level
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -276,6 +276,11 @@ def test_one_step_is_newton_for_the_linear_part_and_adagrad_for_the_network() ->
             -linear_moves[name] if name in linear_moves else -RATE * value.grad / (START + value.grad.square()).sqrt()
         )
         assert torch.allclose(model.tensors()[name], (value.detach() + moved).float(), atol=1e-5), name
+    now = torch.sigmoid((expected.detach() - linear @ torch.cat(list(linear_moves.values()))).float())
+    share = ((now * (1 - now)) @ linear.abs().float()) / ((p * (1 - p)) @ linear.abs().float())
+    follows = torch.where(bend[: SMALL.buckets] > 0, memory[: SMALL.buckets] * share[: SMALL.buckets], PRIOR)
+    assert torch.allclose(model.memory["weight"], follows.float(), rtol=1e-3)
+    assert torch.allclose(model.memory["base"], (memory[-1] * share[-1]).float(), rtol=1e-3)
     unused = times.sum(0) == 0
     for name in ("table", "weight"):
         assert torch.equal(model.tensors()[name][unused], copies[name].detach()[unused])
@@ -299,6 +304,20 @@ def test_what_all_rows_call_for_is_corrected_once() -> None:
     model.step(run, loss, torch.ones(64))
     asked = float((1 - p).sum() / (p * (1 - p)).sum())
     assert 0 < float((model.logits(data, numbers) - before).mean()) < asked
+
+
+def test_a_run_of_late_positives_does_not_overshoot() -> None:
+    """64,000 negatives and then 1,800 positives in a run, as a burst and its late conversions: the level ends near 2.7 %."""
+    model = ConversionModel(SMALL, torch.Generator().manual_seed(0))
+    for label, size, batches in ((0.0, 256, 250), (1.0, 256, 7)):
+        data, numbers = linear_only(size)
+        for _ in range(batches):
+            run = model.forward(data, numbers)
+            target = torch.full((size,), label)
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(run.logit, target)
+            model.step(run, loss, torch.ones(size))
+    level = float(torch.sigmoid(model.logits(data, numbers))[0])
+    assert 0.02 < level < 0.04
 
 
 def test_weights_scale_loss_and_curvature_alike() -> None:

@@ -22,7 +22,7 @@ from learner.weights import clipped
 BLOCK = 512  # rows scored at once, always padded to this
 BATCH = 256  # looks learned from at once
 HEADS = ("", "1")  # after the name of a head's tensors
-HALF = 1.0  # attribution windows of event time after which what was learned counts half beside what is new
+HALF = 0.5  # attribution windows of event time after which what was learned counts half
 
 
 class Report(NamedTuple):

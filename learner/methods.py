@@ -68,5 +68,5 @@ ORACLES = tuple(name for name, method in METHODS.items() if method.looks(1.0, 2.
 """Methods that know final labels beforehand, for comparison in backtests."""
 LIVE = tuple(name for name in METHODS if name not in ORACLES)
 """Methods that a running system can use."""
-USUAL = ("settled", "vanilla", "fnw", "esdfm", "pq", "pq_signals")
+USUAL = ("settled", "vanilla", "fnw", "esdfm", "pq_signals", "hybrid")
 """Those that are compared where none is named."""

@@ -1,0 +1,47 @@
+"""What is known of products beside their edges: rows of words or of numbers, of unit length."""
+
+import torch
+from torch import Tensor
+
+from learner.graph.edges import Edges, between, propagate
+
+Features = Edges | Tensor
+"""Of N products: a sparse matrix of F words, or numbers [N, F] float32. Rows are of unit length, or zero."""
+
+
+def words(rows: int, width: int, pairs: Tensor) -> Edges:
+    """Multi-hot rows from pairs [2, E] of (product, word), each word weighted by log(N / products that have it).
+
+    ``width``: words there are, or buckets of a hash. A word that all have says nothing and counts 0.
+    """
+    given = between(rows, width, pairs.to(torch.int64), torch.ones(pairs.shape[1]))
+    rarity = (rows / given.in_ptr.diff().clamp(min=1)).log()
+    value = rarity[given.target]
+    squares = torch.zeros(rows).index_add_(0, given.source, value.square())
+    return given._replace(weight=value / squares.sqrt().clamp(min=1e-12)[given.source])
+
+
+def numbers(rows: Tensor) -> Tensor:
+    """Rows [N, F] of unit length; a row of zeros stays."""
+    return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+
+
+def width(x: Features) -> int:
+    """F."""
+    return x.shape[1] if isinstance(x, Tensor) else len(x.in_ptr) - 1
+
+
+def project(x: Features, table: Tensor) -> Tensor:
+    """x @ table: [F, D] -> [N, D], differentiable in the table."""
+    return x @ table if isinstance(x, Tensor) else propagate(x, x.weight, table)
+
+
+def dense(x: Features, rows: Tensor) -> Tensor:
+    """The ``rows`` [R] of x as numbers [R, F]."""
+    if isinstance(x, Tensor):
+        return x[rows]
+    counts = x.ptr[rows + 1] - x.ptr[rows]
+    row = torch.repeat_interleave(torch.arange(len(rows)), counts)
+    first = counts.cumsum(0) - counts
+    place = x.ptr[rows][row] + torch.arange(len(row)) - first[row]
+    return torch.zeros(len(rows), width(x)).index_put_((row, x.target[place]), x.weight[place])

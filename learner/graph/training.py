@@ -1,0 +1,166 @@
+"""How the linear dual model is learned: from edges that it does not see.
+
+In every step each edge is kept with probability 0.7, drawn anew; states are sums over the kept edges M, and of the sources
+of the step the dropped edges H alone are supervised. Of an edge u -> v in H with weight w:
+
+    w * [ -log softmax of rel(u, v) over all linked items but u and its kept out-neighbours
+          + (w_d [one-way] + w_e) softplus(-r_uv) + w_d [one-way] softplus(r_vu) + w_e / 3 sum over 3 uniform z softplus(r_uz) ]
+
+divided by the sum of weights of H. An item that nothing leads to is not in the softmax: it would be a negative only. Adam,
+warm-up, cosine; the decay of the tables is decoupled (Loshchilov and Hutter, ICLR 2019).
+
+Beyond `Settings.exact` items the softmax is over `Settings.sampled` of them, the same for the step, drawn with q half
+uniform over linked items and half by in-degree, and v itself; logits of what is drawn are less by log(S q), so that the sum
+of their exponentials is that over all items, on average (Bengio and Senecal, IEEE TNN 2008).
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from learner.graph import dual
+from learner.graph.dual import Settings, States, Tables
+from learner.graph.edges import Edges, Graph, degrees, reversed_edges
+from learner.graph.embeddings import Embeddings
+from learner.graph.evaluation import neighbours
+from learner.graph.features import Features, width
+
+UNIFORM = 3  # items z of each edge
+
+
+class Trained(NamedTuple):
+    """``embeddings`` of all products, and the ``tables`` they come from, with which a next training can start."""
+
+    embeddings: Embeddings
+    tables: Tables
+
+
+class Step(NamedTuple):
+    """``u``, ``v`` [H]: supervised edges by source, ``weight`` [H], ``one_way`` [H] float32; ``row`` [H]: place of u in
+    ``sources`` [B]; ``mass`` [E]: weights of the kept edges, 0 of the dropped."""
+
+    sources: Tensor
+    row: Tensor
+    u: Tensor
+    v: Tensor
+    weight: Tensor
+    one_way: Tensor
+    mass: Tensor
+
+
+def train(
+    graph: Graph,
+    features: Features | None = None,
+    settings: Settings | None = None,
+    seed: int = 0,
+    start: Tables | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> Trained:
+    """Embeddings of the products of a graph; the same bytes for the same graph, features, settings, seed and start.
+
+    ``start``: tables of an earlier version, whose products are the first of this one. ``progress`` is told each epoch and its
+    mean loss. ValueError: the graph has no edges, or see `dual.init`.
+    """
+    settings, edges = settings or Settings(), graph.bought
+    if not len(edges.source):
+        raise ValueError("the graph has no co-purchase edges: there is nothing to learn from")
+    chance = torch.Generator().manual_seed(seed)
+    tables = dual.init(graph.nodes, width(features) if features is not None else 0, settings, chance, start)
+    for table in tables:
+        table.requires_grad_()
+    optimiser = torch.optim.AdamW(
+        [{"params": tables[:6], "weight_decay": settings.decay}, {"params": tables[6:], "weight_decay": 0.0}],
+        lr=settings.rate,
+    )
+    asking = (edges.ptr.diff() > 0).nonzero().squeeze(1)
+    total = settings.epochs * math.ceil(len(asking) / settings.sources)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: _pace(n, total, settings.warm_up))
+    one_way, linked = (reversed_edges(edges) < 0).float(), edges.in_ptr.diff() > 0
+    for epoch in range(settings.epochs):
+        losses = []
+        for sources in asking[torch.randperm(len(asking), generator=chance)].split(settings.sources):
+            step = draw(edges, sources, one_way, settings.keep, chance)
+            if len(step.u):
+                now = dual.states(tables, edges, step.mass, features, settings.power, settings.keep)
+                loss = loss_of(now, tables.level, step, edges, linked, settings, chance)
+                optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                losses.append(loss.item())
+            schedule.step()
+        if progress:
+            progress(epoch, sum(losses) / max(len(losses), 1))
+    learned = Tables(*(table.detach() for table in tables))
+    return Trained(dual.embed(learned, edges, features, settings), learned)
+
+
+def _pace(step: int, steps: int, warm_up: int) -> float:
+    """Of the rate: rises over the warm-up, then falls as a cosine."""
+    return min(1.0, (step + 1) / max(warm_up, 1)) * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1)))
+
+
+def draw(edges: Edges, sources: Tensor, one_way: Tensor, keep: float, chance: torch.Generator) -> Step:
+    """A step: which edges are kept, and which of those of the ``sources`` [B] are supervised."""
+    dropped = torch.rand(len(edges.source), generator=chance) >= keep
+    sources = sources.sort().values
+    row_of = torch.full((edges.nodes,), -1).index_put((sources,), torch.arange(len(sources)))
+    found = (dropped & (row_of[edges.source] >= 0)).nonzero().squeeze(1)
+    u, v = edges.source[found], edges.target[found]
+    return Step(sources, row_of[u], u, v, edges.weight[found], one_way[found], edges.weight * ~dropped)
+
+
+def loss_of(
+    now: States, level: Tensor, step: Step, edges: Edges, linked: Tensor, settings: Settings, chance: torch.Generator
+) -> Tensor:
+    """The loss of one step, see above."""
+    u, v, one_way = step.u, step.v, step.one_way
+
+    def logit(a: Tensor, b: Tensor) -> Tensor:
+        source, target = now.source[a], now.target[b]
+        return (source[:, :-1] * target[:, :-1]).sum(-1) + source[:, -1] + target[:, -1] + level
+
+    exact = edges.nodes <= settings.exact
+    own = (now.source[u, :-1] * now.target[v, :-1]).sum(1) + now.target[v, -1]
+    normaliser = _over_all(now, step, edges, linked) if exact else _over_some(now, own, step, edges, settings, chance)
+    there, back = logit(u, v), logit(v, u)
+    z = torch.randint(0, edges.nodes, (UNIFORM, len(u)), generator=chance)
+    apart = softplus(logit(u.expand(UNIFORM, -1).reshape(-1), z.reshape(-1))).view(UNIFORM, -1).mean(0)
+    w_d, w_e = settings.direction * one_way, settings.existence
+    each = normaliser - own + (w_d + w_e) * softplus(-there) + w_d * softplus(back) + w_e * apart
+    return (step.weight * each).sum() / step.weight.sum()
+
+
+def _over_all(now: States, step: Step, edges: Edges, linked: Tensor) -> Tensor:
+    """log of the sum of exponentials of rel over all linked items but u and its kept out-neighbours: [H]."""
+    bias = torch.where(linked, now.target[:, -1], -torch.inf)
+    scores = torch.addmm(bias, now.source[step.sources, :-1], now.target[:, :-1].T)
+    hidden = torch.zeros(scores.shape, dtype=torch.bool)
+    row, target = neighbours(edges, step.sources)
+    kept = step.mass[_places(edges, step.sources)] > 0
+    hidden[row[kept], target[kept]] = True
+    hidden[torch.arange(len(step.sources)), step.sources] = True
+    return scores.masked_fill(hidden, -torch.inf).logsumexp(1)[step.row]
+
+
+def _places(edges: Edges, u: Tensor) -> Tensor:
+    """Places of the out-edges of sources u [B], in the order of `neighbours`."""
+    counts = edges.ptr[u + 1] - edges.ptr[u]
+    return torch.repeat_interleave(edges.ptr[u] - (counts.cumsum(0) - counts), counts) + torch.arange(int(counts.sum()))
+
+
+def _over_some(now: States, own: Tensor, step: Step, edges: Edges, settings: Settings, chance: torch.Generator) -> Tensor:
+    """The same estimated from sampled items, and v itself: [H]."""
+    d_in = degrees(edges)[1].double()
+    q = (d_in / d_in.sum() + (d_in > 0).double() / (d_in > 0).sum()) / 2
+    drawn = torch.multinomial(q, settings.sampled, replacement=True, generator=chance)
+    shift = now.target[drawn, -1] - (settings.sampled * q[drawn]).log().float()
+    scores = torch.addmm(shift, now.source[step.sources, :-1], now.target[drawn, :-1].T)
+    key = edges.source * edges.nodes + edges.target
+    asked = step.sources[:, None] * edges.nodes + drawn
+    known = key[torch.searchsorted(key, asked).clamp(max=len(key) - 1)] == asked
+    scores = scores.masked_fill(known | (step.sources[:, None] == drawn), -torch.inf)
+    return torch.logaddexp(scores.logsumexp(1)[step.row], own)

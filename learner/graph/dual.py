@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from learner.graph.edges import Edges, degrees, propagate
 from learner.graph.embeddings import Embeddings
@@ -111,14 +112,9 @@ def states(tables: Tables, edges: Edges, mass: Tensor, x: Features | None, power
     bias = g @ tables.shape.T
     source, target = (torch.cat([z[:, :-1], z[:, -1:] + bias[:, n, None]], 1) for n, z in enumerate((source, target)))
     if x is not None and width(x):
-        source, target = source + _words(x, tables.words_source, wide), target + _words(x, tables.words_target, wide)
+        said = project(x, torch.cat([tables.words_source, tables.words_target], 1)).chunk(2, 1)
+        source, target = (z + pad(w, (wide - w.shape[1], 0)) for z, w in zip((source, target), said, strict=True))
     return States(source, target)
-
-
-def _words(x: Features, table: Tensor, wide: int) -> Tensor:
-    """x W, in the last of ``wide`` columns where W has one."""
-    values = project(x, table)
-    return values if values.shape[1] == wide else torch.nn.functional.pad(values, (wide - 1, 0))
 
 
 def embed(tables: Tables, edges: Edges, x: Features | None, settings: Settings) -> Embeddings:

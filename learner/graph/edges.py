@@ -90,6 +90,13 @@ def kept(given: Edges, mask: Tensor) -> Edges:
     return Edges(ptr, source, target, given.weight[mask], in_ptr, given.source[order], place[order])
 
 
+def turned(given: Edges) -> Edges:
+    """The same edges from target to source."""
+    other = torch.empty_like(given.in_edge).index_copy_(0, given.in_edge, torch.arange(len(given.in_edge)))
+    ends = given.target[given.in_edge], given.in_source, given.weight[given.in_edge]
+    return Edges(given.in_ptr, *ends, given.ptr, given.target, other)
+
+
 def degrees(given: Edges, mass: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Sums of ``mass`` [E], the weights where none is given, over out-edges and over in-edges: 2 of [N] float32."""
     mass = given.weight if mass is None else mass
@@ -103,6 +110,21 @@ def reversed_edges(given: Edges) -> Tensor:
     key, back = (a * given.nodes + b for a, b in ((given.source, given.target), (given.target, given.source)))
     place = torch.searchsorted(key, back).clamp(max=max(len(key) - 1, 0))
     return torch.where(key[place] == back, place, -1)
+
+
+def out_edges(given: Edges, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Out-edges of sources u [B]: the row in u of each, and its place among the edges; in rising order of rows."""
+    counts = given.ptr[u + 1] - given.ptr[u]
+    row = torch.repeat_interleave(torch.arange(len(u)), counts)
+    return row, torch.arange(len(row)) + (given.ptr[u] - (counts.cumsum(0) - counts))[row]
+
+
+def linked(given: Edges, u: Tensor, v: Tensor) -> Tensor:
+    """Whether u -> v is an edge, of pairs of any one shape: bool."""
+    key, asked = given.source * given.nodes + given.target, u * given.nodes + v
+    if not len(key):
+        return torch.zeros(asked.shape, dtype=torch.bool)
+    return key[torch.searchsorted(key, asked).clamp(max=len(key) - 1)] == asked
 
 
 def propagate(given: Edges, coefficients: Tensor, values: Tensor, back: bool = False) -> Tensor:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from learner.graph.edges import Edges, degrees
+from learner.graph.edges import Edges, degrees, linked, out_edges
 from learner.graph.embeddings import Embeddings, keys, queries, rel
 
 TOP = (5, 10, 20)
@@ -53,18 +53,10 @@ def ranks(given: Embeddings, trained: Edges, test: Tensor) -> Tensor:
 def offered(given: Embeddings, trained: Edges, scores: Tensor, u: Tensor) -> Tensor:
     """Scores [B, N] of sources u [B], -inf where an item is u, an out-neighbour of u, or unknown as a target; in place."""
     scores[:, ~given.answers] = -torch.inf
-    row, target = neighbours(trained, u)
-    scores[row, target] = -torch.inf
+    row, place = out_edges(trained, u)
+    scores[row, trained.target[place]] = -torch.inf
     scores[torch.arange(len(u)), u] = -torch.inf
     return scores
-
-
-def neighbours(trained: Edges, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Out-neighbours of sources u [B]: the row in u of each, and the neighbour."""
-    counts = trained.ptr[u + 1] - trained.ptr[u]
-    row = torch.repeat_interleave(torch.arange(len(u)), counts)
-    place = trained.ptr[u][row] + torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
-    return row, trained.target[place]
 
 
 def area(positive: Tensor, negative: Tensor) -> float:
@@ -96,11 +88,3 @@ def evaluate(given: Embeddings, trained: Edges, test: Tensor, everything: Edges,
         area(rel(given, u[one_way], v[one_way]), rel(given, v[one_way], u[one_way])),
         [float((rank[bucket == b] <= 10).double().mean()) for b in range(len(BUCKETS) + 1)],
     )
-
-
-def linked(given: Edges, u: Tensor, v: Tensor) -> Tensor:
-    """Whether u -> v is an edge, of pairs [B]: [B] bool."""
-    key, asked = given.source * given.nodes + given.target, u * given.nodes + v
-    if not len(key):
-        return torch.zeros(len(u), dtype=torch.bool)
-    return key[torch.searchsorted(key, asked).clamp(max=len(key) - 1)] == asked

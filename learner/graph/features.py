@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from learner.graph.edges import Edges, between, propagate
+from learner.graph.edges import Edges, between, out_edges, propagate
 
 Features = Edges | Tensor
 """Of N products: a sparse matrix of F words, or numbers [N, F] float32. Rows are of unit length, or zero."""
@@ -40,8 +40,5 @@ def dense(x: Features, rows: Tensor) -> Tensor:
     """The ``rows`` [R] of x as numbers [R, F]."""
     if isinstance(x, Tensor):
         return x[rows]
-    counts = x.ptr[rows + 1] - x.ptr[rows]
-    row = torch.repeat_interleave(torch.arange(len(rows)), counts)
-    first = counts.cumsum(0) - counts
-    place = x.ptr[rows][row] + torch.arange(len(row)) - first[row]
+    row, place = out_edges(x, rows)
     return torch.zeros(len(rows), width(x)).index_put_((row, x.target[place]), x.weight[place])

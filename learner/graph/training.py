@@ -24,10 +24,10 @@ from torch.nn.functional import softplus
 
 from learner.graph import dual
 from learner.graph.dual import Settings, States, Tables
-from learner.graph.edges import Edges, Graph, degrees, reversed_edges
+from learner.graph.edges import Edges, Graph, degrees, linked, out_edges, reversed_edges
 from learner.graph.embeddings import Embeddings
-from learner.graph.evaluation import neighbours
 from learner.graph.features import Features, width
+from learner.graph.softmax import log_sums, sampled_log_sums
 
 UNIFORM = 3  # items z of each edge
 
@@ -79,14 +79,14 @@ def train(
     asking = (edges.ptr.diff() > 0).nonzero().squeeze(1)
     total = settings.epochs * math.ceil(len(asking) / settings.sources)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: _pace(n, total, settings.warm_up))
-    one_way, linked = (reversed_edges(edges) < 0).float(), edges.in_ptr.diff() > 0
+    one_way, reached = (reversed_edges(edges) < 0).float(), edges.in_ptr.diff() > 0
     for epoch in range(settings.epochs):
         losses = []
         for sources in asking[torch.randperm(len(asking), generator=chance)].split(settings.sources):
             step = draw(edges, sources, one_way, settings.keep, chance)
             if len(step.u):
                 now = dual.states(tables, edges, step.mass, features, settings.power, settings.keep)
-                loss = loss_of(now, tables.level, step, edges, linked, settings, chance)
+                loss = loss_of(now, tables.level, step, edges, reached, settings, chance)
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
@@ -114,53 +114,46 @@ def draw(edges: Edges, sources: Tensor, one_way: Tensor, keep: float, chance: to
 
 
 def loss_of(
-    now: States, level: Tensor, step: Step, edges: Edges, linked: Tensor, settings: Settings, chance: torch.Generator
+    now: States, level: Tensor, step: Step, edges: Edges, reached: Tensor, settings: Settings, chance: torch.Generator
 ) -> Tensor:
     """The loss of one step, see above."""
     u, v, one_way = step.u, step.v, step.one_way
 
     def logit(a: Tensor, b: Tensor) -> Tensor:
-        source, target = now.source[a], now.target[b]
-        return (source[:, :-1] * target[:, :-1]).sum(-1) + source[:, -1] + target[:, -1] + level
+        """r, and what of it ranks."""
+        source, target = now.source.index_select(0, a), now.target.index_select(0, b)
+        ranking = (source[:, :-1] * target[:, :-1]).sum(1) + target[:, -1]
+        return torch.stack([ranking + source[:, -1] + level, ranking])
 
+    (there, own), (back, _) = logit(u, v), logit(v, u)
+    share = step.weight / step.weight.sum()
     exact = edges.nodes <= settings.exact
-    own = (now.source[u, :-1] * now.target[v, :-1]).sum(1) + now.target[v, -1]
-    normaliser = _over_all(now, step, edges, linked) if exact else _over_some(now, own, step, edges, settings, chance)
-    there, back = logit(u, v), logit(v, u)
-    z = torch.randint(0, edges.nodes, (UNIFORM, len(u)), generator=chance)
-    apart = softplus(logit(u.expand(UNIFORM, -1).reshape(-1), z.reshape(-1))).view(UNIFORM, -1).mean(0)
+    normaliser = _over_all(now, step, edges, reached) if exact else _over_some(now, own, step, edges, settings, chance)
+    z = torch.randint(0, edges.nodes, (UNIFORM * len(u),), generator=chance)
+    apart = softplus(logit(u.repeat(UNIFORM), z)[0]).view(UNIFORM, -1).mean(0)
     w_d, w_e = settings.direction * one_way, settings.existence
-    each = normaliser - own + (w_d + w_e) * softplus(-there) + w_d * softplus(back) + w_e * apart
-    return (step.weight * each).sum() / step.weight.sum()
+    each = (w_d + w_e) * softplus(-there) + w_d * softplus(back) + w_e * apart
+    return normaliser + (share * (each - own)).sum()
 
 
-def _over_all(now: States, step: Step, edges: Edges, linked: Tensor) -> Tensor:
-    """log of the sum of exponentials of rel over all linked items but u and its kept out-neighbours: [H]."""
-    bias = torch.where(linked, now.target[:, -1], -torch.inf)
-    scores = torch.addmm(bias, now.source[step.sources, :-1], now.target[:, :-1].T)
-    hidden = torch.zeros(scores.shape, dtype=torch.bool)
-    row, target = neighbours(edges, step.sources)
-    kept = step.mass[_places(edges, step.sources)] > 0
-    hidden[row[kept], target[kept]] = True
-    hidden[torch.arange(len(step.sources)), step.sources] = True
-    return scores.masked_fill(hidden, -torch.inf).logsumexp(1)[step.row]
-
-
-def _places(edges: Edges, u: Tensor) -> Tensor:
-    """Places of the out-edges of sources u [B], in the order of `neighbours`."""
-    counts = edges.ptr[u + 1] - edges.ptr[u]
-    return torch.repeat_interleave(edges.ptr[u] - (counts.cumsum(0) - counts), counts) + torch.arange(int(counts.sum()))
+def _over_all(now: States, step: Step, edges: Edges, reached: Tensor) -> Tensor:
+    """Mean log of the sum of exponentials of rel over all linked items but u and its kept out-neighbours: []."""
+    row, place = out_edges(edges, step.sources)
+    left = step.mass[place] > 0
+    row = torch.cat([torch.arange(len(step.sources)), row[left]])
+    item, order = torch.cat([step.sources, edges.target[place[left]]]), torch.argsort(row, stable=True)
+    bias = torch.where(reached, now.target[:, -1], -torch.inf)
+    share = torch.zeros(len(step.sources)).index_add(0, step.row, step.weight / step.weight.sum())
+    source, target = now.source[step.sources, :-1], now.target[:, :-1]
+    return log_sums(source, target, bias, row[order], item[order], share)
 
 
 def _over_some(now: States, own: Tensor, step: Step, edges: Edges, settings: Settings, chance: torch.Generator) -> Tensor:
-    """The same estimated from sampled items, and v itself: [H]."""
+    """The same, estimated from sampled items and v itself: []."""
     d_in = degrees(edges)[1].double()
     q = (d_in / d_in.sum() + (d_in > 0).double() / (d_in > 0).sum()) / 2
     drawn = torch.multinomial(q, settings.sampled, replacement=True, generator=chance)
-    shift = now.target[drawn, -1] - (settings.sampled * q[drawn]).log().float()
-    scores = torch.addmm(shift, now.source[step.sources, :-1], now.target[drawn, :-1].T)
-    key = edges.source * edges.nodes + edges.target
-    asked = step.sources[:, None] * edges.nodes + drawn
-    known = key[torch.searchsorted(key, asked).clamp(max=len(key) - 1)] == asked
-    scores = scores.masked_fill(known | (step.sources[:, None] == drawn), -torch.inf)
-    return torch.logaddexp(scores.logsumexp(1)[step.row], own)
+    known = linked(edges, step.sources[:, None], drawn) | (step.sources[:, None] == drawn)
+    source, target = now.source[step.u, :-1], now.target[:, :-1]
+    each = sampled_log_sums(source, target, now.target[:, -1], drawn, q[drawn], known[step.row], own)
+    return (step.weight * each).sum() / step.weight.sum()

@@ -1,12 +1,13 @@
 """How good places of products are: hit rates over all items, and who comes first, u or v."""
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from learner.graph.edges import Edges, degrees, linked, out_edges
-from learner.graph.embeddings import Embeddings, keys, queries, rel
+from learner.graph.embeddings import Embeddings, keys, queries
 
 TOP = (5, 10, 20)
 BUCKETS = (1, 10, 100)  # in-degrees of a query: 0-1, 2-10, 11-100, >100
@@ -26,37 +27,54 @@ class Quality(NamedTuple):
     by_degree: list[float]
 
 
-def ranks(given: Embeddings, trained: Edges, test: Tensor) -> Tensor:
+Scores = Callable[[Tensor], Tensor]
+"""Of sources u [B] the scores of all items [B, N], new at each call; -inf of what is never offered."""
+
+
+def scores_of(given: Embeddings) -> Scores:
+    """rel; -inf of items of which nothing is known as a target."""
+    index = keys(given)
+    index[~given.answers, -2] = -torch.inf
+    return lambda u: queries(given, u) @ index.T
+
+
+def ranks(scores: Scores, trained: Edges, test: Tensor) -> Tensor:
     """The rank of v among what is offered to u, of each test edge [2, T]: [T] float32, from 1.
 
-    Offered are all items but u and its out-neighbours in ``trained``; items of which nothing is known come last. Of equal
-    scores the mean rank counts, so that a constant score finds nothing.
+    Offered are all items but u and its out-neighbours in ``trained``. Of equal scores the mean rank counts, so that a
+    constant score finds nothing.
     """
-    asked, place = torch.unique(test[0], return_inverse=True)
-    order = torch.argsort(place, stable=True)
     found = torch.empty(test.shape[1])
-    index, rows = keys(given), max(1, BLOCK // max(given.target.shape[0], 1))
-    bounds = torch.searchsorted(place[order], torch.arange(0, len(asked) + rows, rows)).tolist()
-    for block, u in enumerate(asked.split(rows)):
-        these = order[bounds[block] : bounds[block + 1]]
-        scores = offered(given, trained, queries(given, u) @ index.T, u)
-        of = place[these] - block * rows
-        score = scores[of, test[1, these]][:, None]
-        for part in range(0, len(these), rows):
-            some = slice(part, part + rows)
-            lines = scores[of[some]]
+    for u, these, of in _by_source(test[0], trained.nodes):
+        offered = scores(u)
+        row, place = out_edges(trained, u)
+        offered[row, trained.target[place]] = -torch.inf
+        offered[torch.arange(len(u)), u] = -torch.inf
+        score = offered[of, test[1, these]][:, None]
+        for part in range(0, len(these), len(u)):
+            some = slice(part, part + len(u))
+            lines = offered[of[some]]
             higher, equal = (lines > score[some]).sum(1), (lines == score[some]).sum(1)
             found[these[some]] = 1 + higher + (equal - 1) / 2
     return found
 
 
-def offered(given: Embeddings, trained: Edges, scores: Tensor, u: Tensor) -> Tensor:
-    """Scores [B, N] of sources u [B], -inf where an item is u, an out-neighbour of u, or unknown as a target; in place."""
-    scores[:, ~given.answers] = -torch.inf
-    row, place = out_edges(trained, u)
-    scores[row, trained.target[place]] = -torch.inf
-    scores[torch.arange(len(u)), u] = -torch.inf
-    return scores
+def of_pairs(scores: Scores, nodes: int, u: Tensor, v: Tensor) -> Tensor:
+    """Scores of pairs u [B], v [B]: [B]."""
+    found = torch.empty(len(u))
+    for asked, these, of in _by_source(u, nodes):
+        found[these] = scores(asked)[of, v[these]]
+    return found
+
+
+def _by_source(u: Tensor, nodes: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Blocks of different sources: them [B], the places in u [T] where they are, and which of the B each of these is."""
+    asked, place = torch.unique(u, return_inverse=True)
+    order, rows = torch.argsort(place, stable=True), max(1, BLOCK // max(nodes, 1))
+    bounds = torch.searchsorted(place[order], torch.arange(0, len(asked) + rows, rows)).tolist()
+    for block, some in enumerate(asked.split(rows)):
+        these = order[bounds[block] : bounds[block + 1]]
+        yield some, these, place[these] - block * rows
 
 
 def area(positive: Tensor, negative: Tensor) -> float:
@@ -68,23 +86,25 @@ def area(positive: Tensor, negative: Tensor) -> float:
     return float(below.double().mean()) / (2 * len(negative))
 
 
-def evaluate(given: Embeddings, trained: Edges, test: Tensor, everything: Edges, seed: int = 0) -> Quality:
-    """The quality of embeddings made from the edges ``trained``, on test edges [2, T].
+def evaluate(scores: Scores, trained: Edges, test: Tensor, everything: Edges, seed: int = 0) -> Quality:
+    """The quality of scores made from the edges ``trained``, on test edges [2, T].
 
     ``everything``: all edges there are, of training, validation and test. Existence: test edges against as many pairs without
     an edge, drawn with ``seed``. Direction: test edges whose reversal is no edge, against their reversals, all in one pool.
     """
-    rank = ranks(given, trained, test)
+    rank = ranks(scores, trained, test)
     u, v = test
     one_way = ~linked(everything, v, u)
     chance = torch.Generator().manual_seed(seed)
     pairs = torch.randint(0, everything.nodes, (2, 2 * test.shape[1] + 16), generator=chance)
     pairs = pairs[:, (pairs[0] != pairs[1]) & ~linked(everything, pairs[0], pairs[1])][:, : test.shape[1]]
     bucket = torch.bucketize(degrees(trained, torch.ones(len(trained.target)))[1][u], torch.tensor(BUCKETS).float())
+    there, none = (of_pairs(scores, everything.nodes, *pair) for pair in (test, pairs))
+    back = of_pairs(scores, everything.nodes, v[one_way], u[one_way])
     return Quality(
         {k: float((rank <= k).double().mean()) for k in TOP},
         {k: float(((rank <= k) / rank.double()).mean()) for k in TOP},
-        area(rel(given, u, v), rel(given, pairs[0], pairs[1])),
-        area(rel(given, u[one_way], v[one_way]), rel(given, v[one_way], u[one_way])),
+        area(there, none),
+        area(there[one_way], back),
         [float((rank[bucket == b] <= 10).double().mean()) for b in range(len(BUCKETS) + 1)],
     )

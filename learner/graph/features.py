@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from learner.graph.edges import Edges, between, out_edges, propagate
 
@@ -42,3 +43,16 @@ def dense(x: Features, rows: Tensor) -> Tensor:
         return x[rows]
     row, place = out_edges(x, rows)
     return torch.zeros(len(rows), width(x)).index_put_((row, x.target[place]), x.weight[place])
+
+
+def alike(x: Features, these: Tensor, those: Tensor) -> Tensor:
+    """Inner products of the rows ``these`` [A] with the rows ``those`` [B]: [A, B]."""
+    rows = dense(x, these)
+    if isinstance(x, Tensor):
+        return rows @ x[those].T
+    row, place = out_edges(x, those)
+    ptr = torch.cat([row.new_zeros(1), torch.bincount(row, minlength=len(those)).cumsum(0)])
+    return embedding_bag(
+        x.target[place], rows.T.contiguous(), ptr, mode="sum", per_sample_weights=x.weight[place],
+        include_last_offset=True,
+    ).T  # fmt: skip

@@ -40,11 +40,11 @@ class Settings(NamedTuple):
 
 
 def placed(known: Embeddings, x: Features, nearest: int = 5, shift: float = 0.0) -> Embeddings:
-    """Embeddings in which products that neither ask nor answer do as their nearest known ones, if any is like them at all."""
-    cold = (~known.asks & ~known.answers).nonzero().squeeze(1)
+    """Embeddings in which products that do not ask, or answer, do as their nearest known ones, if any is like them at all."""
     found = known
     for side, bias, valid in (("source", "source_bias", "asks"), ("target", "target_bias", "answers")):
         values = torch.cat([getattr(known, side), getattr(known, bias)[:, None]], 1)
+        cold = (~getattr(known, valid)).nonzero().squeeze(1)
         mean, any_like = _of_nearest(values, getattr(known, valid), x, cold, nearest)
         mean[:, -1] += shift if side == "target" else 0.0
         found = found._replace(**{
@@ -84,11 +84,10 @@ def shift_of(
     taken = torch.randperm(len(bought.source), generator=chance)[:count]
     left = kept(bought, torch.ones(len(bought.source), dtype=torch.bool).index_fill_(0, taken, False))
     known, told = embed(left), torch.stack([bought.source[taken], bought.target[taken]])
-    told = told[:, known.asks[told[0]] & known.answers[told[1]]]
-    if not told.shape[1]:
+    cold = bought.in_ptr.diff() == 0
+    if not count or not bool(cold.any()):
         return 0.0
-    was_cold = bought.ptr.diff() + bought.in_ptr.diff() == 0
-    known = known._replace(asks=known.asks | ~was_cold)  # those that lost all their edges here are not cold
+    known = known._replace(answers=~cold)  # those that lost their edges here are not cold
 
     def hits(given: Embeddings) -> float:
         return float((ranks(scores_of(given), left, told) <= TOP).double().mean())
@@ -97,6 +96,6 @@ def shift_of(
     low, high = -LIMIT, LIMIT
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        moved = level.target_bias + middle * was_cold
+        moved = level.target_bias + middle * cold
         low, high = (middle, high) if hits(level._replace(target_bias=moved)) >= least else (low, middle)
     return low

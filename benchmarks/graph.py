@@ -2,7 +2,7 @@
 
     python benchmarks/graph.py --graphs amazon_photo,cora_ml --seeds 5 --methods walk,als,dual
 
-Edges are cut 75/5/20 per seed: training, validation, test. What is printed is the mean over seeds with its 95 % interval (t).
+Edges are cut 75/5/20 per seed: training, validation, test. Printed are means over seeds with their 95 % intervals (t).
 Settings of ours were chosen on the validation edges of seed 0. Needs scipy, and implicit for `als`.
 """
 
@@ -16,6 +16,7 @@ import graph_cold
 import torch
 from graph_data import Data, read, split
 from graph_peers import PEERS, interval
+
 from learner.graph.edges import edges, graph
 from learner.graph.evaluation import Quality, evaluate, scores_of
 from learner.graph.methods import GRAPH_METHODS
@@ -59,7 +60,10 @@ def table(data: Data, name: str, methods: list[str], seeds: int, valid: bool) ->
             continue
         means = torch.tensor(degree).nanmean(0).tolist()
         cells = [interval(list(column)) for column in zip(*rows, strict=True)]
-        print(f"{method:14}" + "".join(f"{c:>15}" for c in cells) + "   " + " ".join(f"{m:.3f}" for m in means), flush=True)
+        print(
+            f"{method:14}" + "".join(f"{c:>15}" for c in cells) + "   " + " ".join(f"{m:.3f}" for m in means),
+            flush=True,
+        )
 
 
 def main() -> None:

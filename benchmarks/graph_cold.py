@@ -1,7 +1,7 @@
 """New products: a fifth of them loses all its edges, and is asked for and asked about among all items.
 
-Of the edges between the others 75 % are for training and 20 % tell what it costs them. Nearest-neighbour counts stand beside:
-what the five most similar known products are bought with, and whom they are bought beside.
+Of the edges between the others 75 % are for training and 20 % tell what it costs them. Nearest-neighbour counts stand
+beside: what the five most similar known products are bought with, and whom they are bought beside.
 """
 
 import time
@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from graph_data import Data, split
 from graph_peers import interval
-from learner.graph import cold, dual, features, training
+from torch import Tensor
+
+from learner.graph import cold, dual, training
 from learner.graph.edges import Edges, graph, propagate
 from learner.graph.embeddings import Embeddings
 from learner.graph.evaluation import Scores, ranks, scores_of
-from torch import Tensor
 
 SHARE = 0.2
 NEAREST = 5
@@ -70,16 +71,18 @@ def counts(trained: Edges, x: Edges, cold_ones: Tensor) -> Scores:
 def table(data: Data, name: str, chosen: dict[str, Any], seeds: int) -> None:
     """HR@10 with cold items left out, as they come, and shifted; and of counts."""
     rows: dict[str, list[tuple[float, ...]]] = {}
+    settings = dual.Settings()._replace(**chosen)
     for seed in range(seeds):
         given, began = world(data, seed), time.perf_counter()
         bought = graph(data.nodes, given.train).bought
-        settings = dual.Settings()._replace(**chosen)
         trained = training.train(graph(data.nodes, given.train), data.words, settings, seed)
         known = trained.embeddings
         taken = time.perf_counter() - began
-        shift = cold.shift_of(
-            lambda edges, t=trained, s=settings: dual.embed(t.tables, edges, data.words, s), bought, data.words, seed=seed
-        )  # fmt: skip
+
+        def embed(part: Edges, tables: dual.Tables = trained.tables) -> Embeddings:
+            return dual.embed(tables, part, data.words, settings)
+
+        shift = cold.shift_of(embed, bought, data.words, seed=seed)
         for label, scores, by in (
             ("cold left out", scores_of(known), 0.0),
             ("shift 0", scores_of(cold.placed(known, data.words, NEAREST)), 0.0),

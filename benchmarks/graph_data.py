@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from learner.graph import features
 from learner.graph.edges import Edges
-from torch import Tensor
 
 TRAIN, VALID = 0.75, 0.05  # of the edges; the rest is the test
 

@@ -5,16 +5,18 @@ Each takes the training edges and gives the scores of all items for sources u. T
 
 import statistics
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg as spl
 import torch
-from learner.graph.edges import Edges
-from learner.graph.evaluation import Scores
 from torch import Tensor
 
-type Matrix = sp.csr_matrix
+from learner.graph.edges import Edges
+from learner.graph.evaluation import Scores
+
+Matrix = Any  # of SciPy, which has no types
 
 WIDTH = 64
 T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # 97.5 % of Student's t, from 1 degree of freedom
@@ -71,7 +73,7 @@ def ease(edges: Edges, seed: int) -> Scores:
 
 
 def hope(edges: Edges, seed: int) -> Scores:
-    """HOPE (Ou et al., KDD 2016): Katz = (I - b A)^-1 b A, b half of 1 / |A|, by truncated SVD; Katz is never written out."""
+    """HOPE (Ou et al., KDD 2016): Katz = (I - b A)^-1 b A, b half of 1 / |A|, by truncated SVD without writing it out."""
     a = matrix(edges).astype(np.float64)
     size = a.shape[0]
     start = np.random.default_rng(seed).standard_normal(size)

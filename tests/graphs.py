@@ -56,4 +56,6 @@ def world(groups: int = 6, size: int = 20, each: int = 8, seed: int = 0) -> Worl
     both = torch.stack([found.source, found.target])
     group = torch.arange(nodes) // size
     said = torch.stack([torch.arange(nodes).repeat(2), torch.cat([group, groups + torch.arange(nodes) % 7])])
-    return World(graph(nodes, both[:, order[:cut]]), features.words(nodes, groups + 7, said), group, both[:, order[cut:]])
+    return World(
+        graph(nodes, both[:, order[:cut]]), features.words(nodes, groups + 7, said), group, both[:, order[cut:]]
+    )

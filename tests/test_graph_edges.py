@@ -63,7 +63,7 @@ def test_sums_along_edges_are_products_of_matrices(back: bool) -> None:
     assert torch.allclose(found, expected)
     pull = torch.randn_like(found)
     gradients = [torch.autograd.grad((y * pull).sum(), values)[0] for y in (found, expected)]
-    assert torch.allclose(*gradients)
+    assert torch.allclose(gradients[0], gradients[1])
     assert gradcheck(lambda v: directed.propagate(given_edges, coefficients, v, back), (values,))
 
 

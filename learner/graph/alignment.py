@@ -18,8 +18,8 @@ TOP = 10
 
 
 class Aligned(NamedTuple):
-    """``embeddings``: rotated; ``residual``: |Z_new Q - Z_old| / |Z_old|, 0 is best; ``overlap``: mean share of the TOP items
-    of common products that are the same as before, among common products."""
+    """``embeddings``: rotated; ``residual``: |Z_new Q - Z_old| / |Z_old|, 0 is best; ``overlap``: of the TOP items
+    of common products, among common products, the mean share that was there before."""
 
     embeddings: Embeddings
     residual: float
@@ -27,7 +27,7 @@ class Aligned(NamedTuple):
 
 
 def align(new: Embeddings, old: Embeddings, common: Tensor | None = None) -> Aligned:
-    """Rotate ``new`` to where ``old`` is. ``common`` [2, C]: ids of common products in new and in old; the first ones if None.
+    """Rotate ``new`` to where ``old`` is. ``common`` [2, C]: ids of common products in new and in old; the first if None.
 
     ValueError: widths differ, or no product is known in both.
     """

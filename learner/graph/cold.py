@@ -40,7 +40,7 @@ class Settings(NamedTuple):
 
 
 def placed(known: Embeddings, x: Features, nearest: int = 5, shift: float = 0.0) -> Embeddings:
-    """Embeddings in which products that do not ask, or answer, do as their nearest known ones, if any is like them at all."""
+    """Embeddings in which products that do not ask, or answer, do as their nearest known ones, if any is like them."""
     found = known
     for side, bias, valid in (("source", "source_bias", "asks"), ("target", "target_bias", "answers")):
         values = torch.cat([getattr(known, side), getattr(known, bias)[:, None]], 1)

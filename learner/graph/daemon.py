@@ -8,7 +8,8 @@ co-purchase edges cp, co-view edges cv, h^s = h^t = X at first, and one W of eac
 
 Loss over edges, x_uv = h_u^s . h_v^t of the last layer, P(x) = log sigma((x - a) / tau), N(x) = log sigma((b - x) / tau):
 
-    - sum_cp [ P(x_uv) + sum_z N(x_uz) ] - sum_(cp, one-way) [ P(x_uv) + N(x_vu) ] - sum_cv [ P(h_u^s.h_v^s) + P(h_u^t.h_v^t) ]
+    - sum_cp [ P(x_uv) + sum_z N(x_uz) ] - sum_(cp, one-way) [ P(x_uv) + N(x_vu) ]
+    - sum_cv [ P(h_u^s . h_v^s) + P(h_u^t . h_v^t) ]
 
 The paper has a = 0, b = 1, tau = 1, L = 3: `PAPER`. Lengths are 1 and the last relu keeps x in 0 .. 1, so no logit can be
 large, and three layers make all products alike: it finds next to nothing. `Settings` are ours: a = b = 1/2, tau = 0.15,
@@ -29,8 +30,9 @@ from learner.graph.features import Features, project, width
 
 
 class Settings(NamedTuple):
-    """``layers`` L, ``width`` d, ``tau``, ``for_edge`` a, ``against`` b of the loss; ``last_relu``, ``centred``, ``means``: see
-    above; ``negatives``: items z of an edge; ``edges``: of a step; ``rate``: of Adam; ``draws``: of neighbourhoods that are averaged in the end."""
+    """``layers`` L, ``width`` d, ``tau``, ``for_edge`` a, ``against`` b of the loss; ``last_relu``, ``centred``, ``means``:
+    see above; ``negatives``: items z of an edge; ``edges``: of a step; ``rate``: of Adam; ``draws``: of neighbourhoods, of
+    which places are the mean in the end."""
 
     layers: int = 2
     width: int = 64
@@ -52,8 +54,8 @@ PAPER = Settings(3, 64, 1.0, 0.0, 1.0, True, False, False, 4, 1024, 30, 1e-4)
 
 
 class Messages(NamedTuple):
-    """Whom each product hears: ``out`` its targets and ``into`` its sources among co-purchases, ``seen`` its co-views or none.
-    Weights are what each counts for."""
+    """Whom each product hears: ``out`` its targets and ``into`` its sources among co-purchases, ``seen`` its co-views or
+    none. Weights are what each counts for."""
 
     out: Edges
     into: Edges
@@ -95,7 +97,7 @@ def train(
     one_way = reversed_edges(bought) < 0
     for epoch in range(settings.epochs):
         losses = []
-        for taken in torch.randperm(len(bought.source), generator=chance).split(settings.edges):
+        for taken in torch.split(torch.randperm(len(bought.source), generator=chance), settings.edges):
             left = torch.ones(len(bought.source), dtype=torch.bool).index_fill_(0, taken, False)
             viewed = _drawn(graph.viewed, settings.edges, chance)
             messages = _messages(kept(bought, left), _without(graph.viewed, viewed), hear, chance)
@@ -143,7 +145,8 @@ def network(tables: list[Tensor], x: Features, messages: Messages, settings: Set
             source = source + _sum(messages.seen, from_source, settings.means, bent)
             target = target + _sum(messages.seen, from_target, settings.means, bent)
         source, target = normalize(source), normalize(target)
-    assert source is not None and target is not None
+    assert source is not None
+    assert target is not None
     return source, target
 
 

@@ -82,7 +82,7 @@ def init(nodes: int, words: int, settings: Settings, chance: torch.Generator, st
     for row in rows:
         row[:, -1] = 0
     of_words = [torch.zeros(words, wide if settings.in_places else 1) for _ in range(2)]
-    fresh = Tables(*rows, *of_words, torch.zeros(2, 6), torch.zeros(()))
+    fresh = Tables(rows[0], rows[1], rows[2], rows[3], of_words[0], of_words[1], torch.zeros(2, 6), torch.zeros(()))
     if start is None:
         return fresh
     if len(start.own) > nodes or start.own.shape[1] != wide or start.words_source.shape != fresh.words_source.shape:
@@ -91,7 +91,7 @@ def init(nodes: int, words: int, settings: Settings, chance: torch.Generator, st
             f"{[nodes, wide]} and {list(fresh.words_source.shape)}: train without a start"
         )
     grown = [torch.cat([old, new[len(old) :]]) for old, new in zip(start[:4], fresh[:4], strict=True)]
-    return Tables(*grown, *start[4:])
+    return start._replace(out=grown[0], into=grown[1], asked=grown[2], own=grown[3])
 
 
 def states(tables: Tables, edges: Edges, mass: Tensor, x: Features | None, power: float, share: float = 1.0) -> States:

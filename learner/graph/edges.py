@@ -16,9 +16,9 @@ from torch.nn.functional import embedding_bag
 class Edges(NamedTuple):
     """E edges from N sources to N' targets, in the order of (source, target); no pair twice.
 
-    ``ptr`` [N + 1], ``source`` [E], ``target`` [E] int64, ``weight`` [E] float32: edges of source u are ptr[u] .. ptr[u + 1].
-    ``in_ptr`` [N' + 1], ``in_source`` [E], ``in_edge`` [E] int64: the same edges in the order of (target, source);
-    ``in_edge`` says at which place of the first order each is. Of products N = N' and there are no loops.
+    ``ptr`` [N + 1], ``source`` [E], ``target`` [E] int64, ``weight`` [E] float32: edges of source u are ptr[u] ..
+    ptr[u + 1]. ``in_ptr`` [N' + 1], ``in_source`` [E], ``in_edge`` [E] int64: the same edges in the order of (target,
+    source); ``in_edge`` says at which place of the first order each is. Of products N = N' and there are no loops.
     """
 
     ptr: Tensor
@@ -128,7 +128,7 @@ def linked(given: Edges, u: Tensor, v: Tensor) -> Tensor:
 
 
 def propagate(given: Edges, coefficients: Tensor, values: Tensor, back: bool = False) -> Tensor:
-    """Sums along the edges, forth or back, see above: coefficients [E] x values [N, D] -> [N, D], differentiable in values."""
+    """Sums along the edges, forth or back: coefficients [E], values [N, D] -> [N, D], differentiable in values."""
     result: Tensor = _Sum.apply(values, coefficients, given, back)  # type: ignore[no-untyped-call]
     return result
 

@@ -72,7 +72,7 @@ def _by_source(u: Tensor, nodes: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]
     asked, place = torch.unique(u, return_inverse=True)
     order, rows = torch.argsort(place, stable=True), max(1, BLOCK // max(nodes, 1))
     bounds = torch.searchsorted(place[order], torch.arange(0, len(asked) + rows, rows)).tolist()
-    for block, some in enumerate(asked.split(rows)):
+    for block, some in enumerate(torch.split(asked, rows)):
         these = order[bounds[block] : bounds[block + 1]]
         yield some, these, place[these] - block * rows
 
@@ -89,8 +89,9 @@ def area(positive: Tensor, negative: Tensor) -> float:
 def evaluate(scores: Scores, trained: Edges, test: Tensor, everything: Edges, seed: int = 0) -> Quality:
     """The quality of scores made from the edges ``trained``, on test edges [2, T].
 
-    ``everything``: all edges there are, of training, validation and test. Existence: test edges against as many pairs without
-    an edge, drawn with ``seed``. Direction: test edges whose reversal is no edge, against their reversals, all in one pool.
+    ``everything``: all edges there are, of training, validation and test. Existence: test edges against as many pairs
+    without an edge, drawn with ``seed``. Direction: test edges whose reversal is no edge, against their reversals, all in
+    one pool.
     """
     rank = ranks(scores, trained, test)
     u, v = test

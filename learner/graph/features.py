@@ -24,7 +24,8 @@ def words(rows: int, width: int, pairs: Tensor) -> Edges:
 
 def numbers(rows: Tensor) -> Tensor:
     """Rows [N, F] of unit length; a row of zeros stays."""
-    return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    length: Tensor = rows.norm(dim=1, keepdim=True)
+    return rows / length.clamp(min=1e-12)
 
 
 def width(x: Features) -> int:

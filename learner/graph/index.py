@@ -14,8 +14,8 @@ def search(
 ) -> tuple[Tensor, Tensor]:
     """Of each query [B, d + 2] the k keys [N, d + 2] with the largest inner products: items [B, k] int64, scores [B, k].
 
-    Pairs ``row`` [H], in rising order, and ``item`` [H] are left out. Best first; an item is -1 and its score -inf where fewer
-    than k are left. ValueError: k is not above 0.
+    Pairs ``row`` [H], in rising order, and ``item`` [H] are left out. Best first; an item is -1 and its score -inf where
+    fewer than k are left. ValueError: k is not above 0.
     """
     if k < 1:
         raise ValueError(f"k is {k}: ask for at least one item")
@@ -23,7 +23,7 @@ def search(
     size = max(1, BLOCK // max(len(index), 1))
     bounds = torch.searchsorted(row, torch.arange(0, len(asked) + size, size)).tolist()
     items, scores = torch.full((len(asked), k), -1), torch.full((len(asked), k), -torch.inf)
-    for block, rows in enumerate(asked.split(size)):
+    for block, rows in enumerate(torch.split(asked, size)):
         first, hidden = block * size, slice(bounds[block], bounds[block + 1])
         found = rows @ index.T
         found[row[hidden] - first, item[hidden]] = -torch.inf

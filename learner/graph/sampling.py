@@ -3,7 +3,7 @@
 After Virinchi, Saladi: BLADE, WSDM 2023: sizes follow the power law of in-degrees, few neighbours get larger neighbourhoods
 that range farther, and members are chosen by their degrees. The paper's exact size is not at hand; these are derived here:
 
-    alpha = 1 + n / sum_u ln(d_u / d_min)        over nodes with d_u >= d_min (Clauset, Shalizi, Newman, SIAM Review 2009, eq. 3.1)
+    alpha = 1 + n / sum_u ln(d_u / d_min)        over nodes with d_u >= d_min (Clauset, Shalizi, Newman, SIAM Review 2009)
     k_u   = clip( ceil( k_max ((1 + d_u) / (1 + d_min))^-(alpha - 1) ), k_min, k_max )       the tail of the fitted law
     out-neighbours v of u: p(v) ~ d_in(v)^beta,   in-neighbours: p(v) ~ d_out(v)^beta,   without replacement
     fewer than k_u: alternating walks (out, in, out) for targets, (in, out, in) for sources
@@ -48,7 +48,7 @@ def sizes(degree: Tensor, given: Sizes) -> Tensor:
 
 
 def choose(edges: Edges, size: Tensor, score: Tensor, chance: torch.Generator) -> Edges:
-    """Of the out-edges of each u, ``size`` [N] of them, without replacement, p ~ exp(score [E]); all where there are no more."""
+    """Of the out-edges of each u ``size`` [N] of them, or all, without replacement, p ~ exp(score [E])."""
     uniform = torch.rand(len(score), generator=chance, dtype=torch.float64).clamp(min=1e-300)
     luck = score.double() - (-uniform.log()).log()
     order = torch.argsort(luck, descending=True, stable=True)
@@ -72,7 +72,7 @@ def walks(forth: Edges, back: Edges, begin: Tensor, chance: torch.Generator) -> 
 
 
 def filled(chosen: Edges, forth: Edges, back: Edges, size: Tensor, chance: torch.Generator) -> Edges:
-    """The chosen edges and, where u has fewer than ``size`` [N], the ends of as many walks as are missing, u itself left out.
+    """The chosen edges and, where u has fewer than ``size`` [N], the ends of as many walks as are missing, less u itself.
 
     A neighbour or an end that is met again counts once more.
     """

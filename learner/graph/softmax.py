@@ -12,8 +12,8 @@ def log_sums(source: Tensor, target: Tensor, bias: Tensor, row: Tensor, item: Te
     """sum over u of share_u log sum over v of exp(source_u . target_v + bias_v), where v runs over the items not hidden: [].
 
     ``source`` [B, d], ``target`` [N, d], ``bias`` [N] (-inf hides an item from all), ``share`` [B]; pairs ``row`` [H], in
-    rising order, and ``item`` [H] are hidden. Differentiable in source, target and bias: gradients are made on the way, block by
-    block, and kept in place of the B x N scores. At least one item must be left to each row.
+    rising order, and ``item`` [H] are hidden. Differentiable in source, target and bias: gradients are made on the way,
+    block by block, and kept in place of the B x N scores. At least one item must be left to each row.
     """
     result: Tensor = _LogSums.apply(source, target, bias, row, item, share)  # type: ignore[no-untyped-call]
     return result
@@ -30,7 +30,7 @@ class _LogSums(torch.autograd.Function):
         bounds = torch.searchsorted(row, torch.arange(0, len(source) + size, size)).tolist()
         total = torch.zeros((), dtype=torch.float64)
         d_source, d_target, d_bias = torch.empty_like(source), torch.zeros_like(target), torch.zeros_like(bias)
-        for block, rows in enumerate(source.split(size)):
+        for block, rows in enumerate(torch.split(source, size)):
             first, hidden = block * size, slice(bounds[block], bounds[block + 1])
             scores = torch.addmm(bias, rows, target.T)
             scores[row[hidden] - first, item[hidden]] = -torch.inf
@@ -51,13 +51,19 @@ class _LogSums(torch.autograd.Function):
 
 
 def sampled_log_sums(
-    source: Tensor, target: Tensor, bias: Tensor, drawn: Tensor, chance: Tensor, known: Tensor, own: Tensor
+    source: Tensor, target: Tensor, bias: Tensor, drawn: Tensor, chance: Tensor, row: Tensor, item: Tensor
 ) -> Tensor:
-    """The same normaliser for each of H edges u -> v, estimated: log(exp(own) + sum over drawn z of exp(rel_uz) / (S q_z)): [H].
+    """Of each row u, log sum over the drawn z of exp(source_u . target_z + bias_z) / (S q_z), what is hidden left out: [B].
 
-    ``source`` [H, d]; ``drawn`` [S]: items drawn with replacement, each with ``chance`` q [S]; ``known`` [H, S]: z is v, u or
-    a neighbour of u, and is left out; ``own`` [H]: rel of the edge itself. The sum is that over all other items, on average.
+    ``source`` [B, d]; ``drawn`` [S]: items drawn with replacement, each with ``chance`` q [S]; pairs ``row`` [H], ``item``
+    [H] are hidden. The sum is, on average, that over all items that can be drawn and are not hidden.
     """
     shift = bias[drawn] - (len(drawn) * chance).log().to(bias.dtype)
-    scores = torch.addmm(shift, source, target[drawn].T).masked_fill(known, -torch.inf)
-    return torch.logaddexp(scores.logsumexp(1), own)
+    scores = torch.addmm(shift, source, target[drawn].T)
+    order = torch.argsort(drawn)
+    ends = [torch.searchsorted(drawn[order], item, right=right) for right in (False, True)]
+    count = ends[1] - ends[0]
+    which = torch.repeat_interleave(torch.arange(len(item)), count)
+    slot = order[torch.arange(len(which)) + (ends[0] - (count.cumsum(0) - count))[which]]
+    hidden = torch.zeros(scores.shape, dtype=torch.bool).index_put_((row[which], slot), torch.tensor(True))
+    return scores.masked_fill(hidden, -torch.inf).logsumexp(1)

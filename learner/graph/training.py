@@ -4,7 +4,8 @@ In every step each edge is kept with probability 0.7, drawn anew; states are sum
 of the step the dropped edges H alone are supervised. Of an edge u -> v in H with weight w:
 
     w * [ -log softmax of rel(u, v) over all linked items but u and its kept out-neighbours
-          + (w_d [one-way] + w_e) softplus(-r_uv) + w_d [one-way] softplus(r_vu) + w_e / 3 sum over 3 uniform z softplus(r_uz) ]
+          + (w_d [one-way] + w_e) softplus(-r_uv) + w_d [one-way] softplus(r_vu)
+          + w_e / 3 sum over 3 uniform z softplus(r_uz) ]
 
 divided by the sum of weights of H. An item that nothing leads to is not in the softmax: it would be a negative only. Adam,
 warm-up, cosine; the decay of the tables is decoupled (Loshchilov and Hutter, ICLR 2019).
@@ -24,7 +25,7 @@ from torch.nn.functional import softplus
 
 from learner.graph import dual
 from learner.graph.dual import Settings, States, Tables
-from learner.graph.edges import Edges, Graph, degrees, linked, out_edges, reversed_edges
+from learner.graph.edges import Edges, Graph, degrees, out_edges, reversed_edges
 from learner.graph.embeddings import Embeddings
 from learner.graph.features import Features, width
 from learner.graph.softmax import log_sums, sampled_log_sums
@@ -41,7 +42,7 @@ class Trained(NamedTuple):
 
 class Step(NamedTuple):
     """``u``, ``v`` [H]: supervised edges by source, ``weight`` [H], ``one_way`` [H] float32; ``row`` [H]: place of u in
-    ``sources`` [B]; ``mass`` [E]: weights of the kept edges, 0 of the dropped."""
+    ``sources`` [B], those that have any; ``mass`` [E]: weights of the kept edges, 0 of the dropped."""
 
     sources: Tensor
     row: Tensor
@@ -62,8 +63,8 @@ def train(
 ) -> Trained:
     """Embeddings of the products of a graph; the same bytes for the same graph, features, settings, seed and start.
 
-    ``start``: tables of an earlier version, whose products are the first of this one. ``progress`` is told each epoch and its
-    mean loss. ValueError: the graph has no edges, or see `dual.init`.
+    ``start``: tables of an earlier version, whose products are the first of this one. ``progress`` is told each epoch and
+    its mean loss. ValueError: the graph has no edges, or see `dual.init`.
     """
     settings, edges = settings or Settings(), graph.bought
     if not len(edges.source):
@@ -82,7 +83,7 @@ def train(
     one_way, reached = (reversed_edges(edges) < 0).float(), edges.in_ptr.diff() > 0
     for epoch in range(settings.epochs):
         losses = []
-        for sources in asking[torch.randperm(len(asking), generator=chance)].split(settings.sources):
+        for sources in torch.split(asking[torch.randperm(len(asking), generator=chance)], settings.sources):
             step = draw(edges, sources, one_way, settings.keep, chance)
             if len(step.u):
                 now = dual.states(tables, edges, step.mass, features, settings.power, settings.keep)
@@ -106,11 +107,12 @@ def _pace(step: int, steps: int, warm_up: int) -> float:
 def draw(edges: Edges, sources: Tensor, one_way: Tensor, keep: float, chance: torch.Generator) -> Step:
     """A step: which edges are kept, and which of those of the ``sources`` [B] are supervised."""
     dropped = torch.rand(len(edges.source), generator=chance) >= keep
-    sources = sources.sort().values
-    row_of = torch.full((edges.nodes,), -1).index_put((sources,), torch.arange(len(sources)))
-    found = (dropped & (row_of[edges.source] >= 0)).nonzero().squeeze(1)
+    found = (
+        dropped & torch.zeros(edges.nodes, dtype=torch.bool).index_fill_(0, sources, True)[edges.source]
+    ).nonzero()[:, 0]
     u, v = edges.source[found], edges.target[found]
-    return Step(sources, row_of[u], u, v, edges.weight[found], one_way[found], edges.weight * ~dropped)
+    asking, row = torch.unique(u, return_inverse=True)
+    return Step(asking, row, u, v, edges.weight[found], one_way[found], edges.weight * ~dropped)
 
 
 def loss_of(
@@ -133,7 +135,8 @@ def loss_of(
     apart = softplus(logit(u.repeat(UNIFORM), z)[0]).view(UNIFORM, -1).mean(0)
     w_d, w_e = settings.direction * one_way, settings.existence
     each = (w_d + w_e) * softplus(-there) + w_d * softplus(back) + w_e * apart
-    return normaliser + (share * (each - own)).sum()
+    total: Tensor = normaliser + share @ (each - own)
+    return total
 
 
 def _over_all(now: States, step: Step, edges: Edges, reached: Tensor) -> Tensor:
@@ -148,12 +151,17 @@ def _over_all(now: States, step: Step, edges: Edges, reached: Tensor) -> Tensor:
     return log_sums(source, target, bias, row[order], item[order], share)
 
 
-def _over_some(now: States, own: Tensor, step: Step, edges: Edges, settings: Settings, chance: torch.Generator) -> Tensor:
+def _over_some(
+    now: States, own: Tensor, step: Step, edges: Edges, settings: Settings, chance: torch.Generator
+) -> Tensor:
     """The same, estimated from sampled items and v itself: []."""
     d_in = degrees(edges)[1].double()
     q = (d_in / d_in.sum() + (d_in > 0).double() / (d_in > 0).sum()) / 2
     drawn = torch.multinomial(q, settings.sampled, replacement=True, generator=chance)
-    known = linked(edges, step.sources[:, None], drawn) | (step.sources[:, None] == drawn)
-    source, target = now.source[step.u, :-1], now.target[:, :-1]
-    each = sampled_log_sums(source, target, now.target[:, -1], drawn, q[drawn], known[step.row], own)
-    return (step.weight * each).sum() / step.weight.sum()
+    row, place = out_edges(edges, step.sources)
+    row, item = torch.cat([row, torch.arange(len(step.sources))]), torch.cat([edges.target[place], step.sources])
+    source, target = now.source[step.sources, :-1], now.target[:, :-1]
+    others = sampled_log_sums(source, target, now.target[:, -1], drawn, q[drawn], row, item)
+    each = torch.logaddexp(others[step.row], own)
+    mean: Tensor = (step.weight / step.weight.sum()) @ each
+    return mean

@@ -3,7 +3,8 @@
     python benchmarks/graph.py --graphs amazon_photo,cora_ml --seeds 5 --methods walk,als,dual
 
 Edges are cut 75/5/20 per seed: training, validation, test. Printed are means over seeds with their 95 % intervals (t).
-Settings of ours were chosen on the validation edges of seed 0. Needs scipy, and implicit for `als`.
+Settings of ours were chosen on validation edges. Needs scipy, implicit for `als`, and torch-geometric for `dirgnn`, which is
+skipped without it.
 """
 
 import argparse
@@ -15,17 +16,26 @@ from typing import Any
 import graph_cold
 import torch
 from graph_data import Data, read, split
+from graph_dirgnn import dirgnn
 from graph_peers import PEERS, interval
 
+from learner.graph import daemon
 from learner.graph.edges import edges, graph
 from learner.graph.evaluation import Quality, evaluate, scores_of
+from learner.graph.features import dense
 from learner.graph.methods import GRAPH_METHODS
 
 COLUMNS = ("HR@5", "HR@10", "HR@20", "MRR@10", "direction", "existence", "seconds")
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "cora_ml": {
-        "dual": {"power": 0.5, "decay": 2.0, "direction": 1.0, "existence": 0.3, "sources": 512, "epochs": 50, "in_places": True},
-    }
+        "dual": {
+            "power": 0.5, "keep": 0.7, "decay": 2.0, "direction": 1.0, "existence": 0.3, "sources": 256, "epochs": 50,
+            "in_places": True,
+        },
+        "daemon": {"epochs": 100},
+        "blade": {"network": daemon.Settings(epochs=100, draws=8)},
+        "blade_uniform": {"network": daemon.Settings(epochs=100, draws=8)},
+    },
 }  # fmt: skip
 
 
@@ -33,13 +43,17 @@ def one(data: Data, name: str, method: str, seed: int, valid: bool) -> Quality:
     """A method on one split, judged on its test edges, or on those for validation."""
     parts = split(data.pairs, seed)
     given, everything = graph(data.nodes, parts.train), edges(data.nodes, data.pairs)
-    if method in PEERS:
+    judged = parts.valid if valid else parts.test
+    if method == "dirgnn":
+        scores = dirgnn(given.bought, dense(data.words, torch.arange(data.nodes)), seed)
+    elif method in PEERS:
         scores = PEERS[method](given.bought, seed)
     else:
         found = GRAPH_METHODS[method]
         settings = found.settings._replace(**SETTINGS.get(name, {}).get(method, {}))
-        scores = scores_of(found.train(given, data.words, settings, seed, None))
-    return evaluate(scores, given.bought, parts.valid if valid else parts.test, everything, seed)
+        places = found.train(given, data.words, settings, seed, None)
+        return evaluate(scores_of(places), given.bought, judged, everything, seed, places.answers)
+    return evaluate(scores, given.bought, judged, everything, seed)
 
 
 def table(data: Data, name: str, methods: list[str], seeds: int, valid: bool) -> None:
@@ -77,8 +91,8 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     methods = asked.methods.split(",")
-    if unknown := [m for m in methods if m not in PEERS and m not in GRAPH_METHODS]:
-        parser.error(f"no method {unknown[0]}: name some of {', '.join([*PEERS, *GRAPH_METHODS])}")
+    if unknown := [m for m in methods if m not in [*PEERS, *GRAPH_METHODS, "dirgnn"]]:
+        parser.error(f"no method {unknown[0]}: name some of {', '.join([*PEERS, 'dirgnn', *GRAPH_METHODS])}")
     for name in asked.graphs.split(","):
         data = read(asked.data, name)
         if asked.cold:

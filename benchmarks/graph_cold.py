@@ -40,21 +40,17 @@ def world(data: Data, seed: int) -> World:
     return World(cold_ones, parts.train, parts.test, data.pairs[:, source & ~target], data.pairs[:, ~source & target])
 
 
-def hits(scores: Scores, trained: Edges, pairs: Tensor) -> float:
-    return float((ranks(scores, trained, pairs) <= 10).double().mean())
+def hits(scores: Scores, trained: Edges, pairs: Tensor, answers: Tensor) -> float:
+    return float((ranks(scores, trained, pairs, answers) <= 10).double().mean())
 
 
-def judged(scores: Scores, trained: Edges, given: World) -> tuple[float, ...]:
+def judged(scores: Scores, trained: Edges, given: World, answers: Tensor) -> tuple[float, ...]:
     """HR@10 of cold queries, of cold targets, of those among cold items only, and of known edges."""
-
-    def own(u: Tensor) -> Tensor:
-        return scores(u).masked_fill(~given.cold, -torch.inf)
-
     return (
-        hits(scores, trained, given.asking),
-        hits(scores, trained, given.answering),
-        hits(own, trained, given.answering),
-        hits(scores, trained, given.known),
+        hits(scores, trained, given.asking, answers),
+        hits(scores, trained, given.answering, answers),
+        hits(scores, trained, given.answering, answers & given.cold),
+        hits(scores, trained, given.known, answers),
     )
 
 
@@ -83,13 +79,12 @@ def table(data: Data, name: str, chosen: dict[str, Any], seeds: int) -> None:
             return dual.embed(tables, part, data.words, settings)
 
         shift = cold.shift_of(embed, bought, data.words, seed=seed)
-        for label, scores, by in (
-            ("cold left out", scores_of(known), 0.0),
-            ("shift 0", scores_of(cold.placed(known, data.words, NEAREST)), 0.0),
-            ("shifted", scores_of(cold.placed(known, data.words, NEAREST, shift)), shift),
-            ("counts", counts(bought, data.words, given.cold), 0.0),
-        ):
-            rows.setdefault(label, []).append((*judged(scores, bought, given), by, taken))
+        near, moved = (cold.placed(known, data.words, NEAREST, by) for by in (0.0, shift))
+        for label, places, by in (("cold left out", known, 0.0), ("shift 0", near, 0.0), ("shifted", moved, shift)):
+            hit = judged(scores_of(places), bought, given, places.answers)
+            rows.setdefault(label, []).append((*hit, by, taken))
+        counted = judged(counts(bought, data.words, given.cold), bought, given, near.answers)
+        rows.setdefault("counts", []).append((*counted, 0.0, 0.0))
     print(f"\n{name}: {data.nodes:,} products, {SHARE:.0%} of them cold, {seeds} splits, HR@10 among all items")
     print(f"{'':14}" + "".join(f"{column:>19}" for column in COLUMNS))
     for label, found in rows.items():

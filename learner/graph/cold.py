@@ -90,7 +90,7 @@ def shift_of(
     known = known._replace(answers=~cold)  # those that lost their edges here are not cold
 
     def hits(given: Embeddings) -> float:
-        return float((ranks(scores_of(given), left, told) <= TOP).double().mean())
+        return float((ranks(scores_of(given), left, told, given.answers) <= TOP).double().mean())
 
     least, level = hits(known) - settings.loss, placed(known, x, settings.nearest)
     low, high = -LIMIT, LIMIT

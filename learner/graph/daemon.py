@@ -31,8 +31,8 @@ from learner.graph.features import Features, project, width
 
 class Settings(NamedTuple):
     """``layers`` L, ``width`` d, ``tau``, ``for_edge`` a, ``against`` b of the loss; ``last_relu``, ``centred``, ``means``:
-    see above; ``negatives``: items z of an edge; ``edges``: of a step; ``rate``: of Adam; ``draws``: of neighbourhoods, of
-    which places are the mean in the end."""
+    see above; ``negatives``: items z of an edge; ``edges``: of a step, at most a third of all; ``rate``: of Adam;
+    ``draws``: of neighbourhoods, of which places are the mean in the end."""
 
     layers: int = 2
     width: int = 64
@@ -94,10 +94,10 @@ def train(
     for table in tables:
         table.requires_grad_()
     optimiser = torch.optim.Adam(tables, lr=settings.rate)
-    one_way = reversed_edges(bought) < 0
+    one_way, size = reversed_edges(bought) < 0, min(settings.edges, -(-len(bought.source) // 3))
     for epoch in range(settings.epochs):
         losses = []
-        for taken in torch.split(torch.randperm(len(bought.source), generator=chance), settings.edges):
+        for taken in torch.split(torch.randperm(len(bought.source), generator=chance), size):
             left = torch.ones(len(bought.source), dtype=torch.bool).index_fill_(0, taken, False)
             viewed = _drawn(graph.viewed, settings.edges, chance)
             messages = _messages(kept(bought, left), _without(graph.viewed, viewed), hear, chance)

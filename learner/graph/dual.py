@@ -37,11 +37,11 @@ class Settings(NamedTuple):
 
     width: int = 64
     power: float = 0.25
-    keep: float = 0.7
-    direction: float = 0.2
+    keep: float = 0.5
+    direction: float = 0.25
     existence: float = 0.1
     decay: float = 0.5
-    sources: int = 1024
+    sources: int = 512
     epochs: int = 40
     rate: float = 0.01
     warm_up: int = 20

@@ -28,21 +28,20 @@ class Quality(NamedTuple):
 
 
 Scores = Callable[[Tensor], Tensor]
-"""Of sources u [B] the scores of all items [B, N], new at each call; -inf of what is never offered."""
+"""Of sources u [B] the scores of all items [B, N], new at each call."""
 
 
 def scores_of(given: Embeddings) -> Scores:
-    """rel; -inf of items of which nothing is known as a target."""
+    """rel."""
     index = keys(given)
-    index[~given.answers, -2] = -torch.inf
     return lambda u: queries(given, u) @ index.T
 
 
-def ranks(scores: Scores, trained: Edges, test: Tensor) -> Tensor:
+def ranks(scores: Scores, trained: Edges, test: Tensor, answers: Tensor | None = None) -> Tensor:
     """The rank of v among what is offered to u, of each test edge [2, T]: [T] float32, from 1.
 
-    Offered are all items but u and its out-neighbours in ``trained``. Of equal scores the mean rank counts, so that a
-    constant score finds nothing.
+    Offered are all items but u and its out-neighbours in ``trained``; those that do not answer, ``answers`` [N], come last.
+    Of equal scores the mean rank counts, so that a constant score finds nothing.
     """
     found = torch.empty(test.shape[1])
     for u, these, of in _by_source(test[0], trained.nodes):
@@ -50,6 +49,8 @@ def ranks(scores: Scores, trained: Edges, test: Tensor) -> Tensor:
         row, place = out_edges(trained, u)
         offered[row, trained.target[place]] = -torch.inf
         offered[torch.arange(len(u)), u] = -torch.inf
+        if answers is not None:
+            offered[:, ~answers] = -torch.inf
         score = offered[of, test[1, these]][:, None]
         for part in range(0, len(these), len(u)):
             some = slice(part, part + len(u))
@@ -86,14 +87,16 @@ def area(positive: Tensor, negative: Tensor) -> float:
     return float(below.double().mean()) / (2 * len(negative))
 
 
-def evaluate(scores: Scores, trained: Edges, test: Tensor, everything: Edges, seed: int = 0) -> Quality:
+def evaluate(
+    scores: Scores, trained: Edges, test: Tensor, everything: Edges, seed: int = 0, answers: Tensor | None = None
+) -> Quality:
     """The quality of scores made from the edges ``trained``, on test edges [2, T].
 
     ``everything``: all edges there are, of training, validation and test. Existence: test edges against as many pairs
     without an edge, drawn with ``seed``. Direction: test edges whose reversal is no edge, against their reversals, all in
-    one pool.
+    one pool. ``answers`` [N]: items that may be found.
     """
-    rank = ranks(scores, trained, test)
+    rank = ranks(scores, trained, test, answers)
     u, v = test
     one_way = ~linked(everything, v, u)
     chance = torch.Generator().manual_seed(seed)

@@ -61,13 +61,13 @@ def choose(edges: Edges, size: Tensor, score: Tensor, chance: torch.Generator) -
 
 def walks(forth: Edges, back: Edges, begin: Tensor, chance: torch.Generator) -> Tensor:
     """Where a walk of three steps, forth, back and forth, from each node [W] ends; -1 where it cannot go on: [W] int64."""
-    at = begin
+    at = begin if len(forth.target) else torch.full_like(begin, -1)
     for along in (forth, back, forth):
         here = at.clamp(min=0)
         count = along.ptr[here + 1] - along.ptr[here]
         step = (torch.rand(len(at), generator=chance, dtype=torch.float64) * count).long()
-        place = (along.ptr[here] + step).clamp(max=max(len(along.target) - 1, 0))
-        at = torch.where((at >= 0) & (count > 0), along.target[place], -1)
+        place = (along.ptr[here] + step).clamp(max=len(along.target) - 1)
+        at = torch.where((at >= 0) & (count > 0), along.target[place], -1) if len(along.target) else at
     return at
 
 

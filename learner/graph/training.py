@@ -1,7 +1,7 @@
 """How the linear dual model is learned: from edges that it does not see.
 
-In every step each edge is kept with probability 0.7, drawn anew; states are sums over the kept edges M, and of the sources
-of the step the dropped edges H alone are supervised. Of an edge u -> v in H with weight w:
+In every step each edge is kept with probability `Settings.keep`, drawn anew; states are sums over the kept edges M, and of
+the sources of the step the dropped edges H alone are supervised. Of an edge u -> v in H with weight w:
 
     w * [ -log softmax of rel(u, v) over all linked items but u and its kept out-neighbours
           + (w_d [one-way] + w_e) softplus(-r_uv) + w_d [one-way] softplus(r_vu)

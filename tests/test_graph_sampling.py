@@ -26,7 +26,7 @@ def test_the_exponent_of_a_power_law_is_found() -> None:
 def test_sizes_fall_with_the_degree() -> None:
     """From k_max at the smallest degree to k_min; fixed is fixed."""
     degree = torch.tensor([0.0, 1.0, 2.0, 5.0, 30.0, 4000.0])
-    found = sampling.sizes(degree, Sizes(5, 20))
+    found = sampling.sizes(degree, Sizes(5, 20, far=0.3))
     assert found.tolist() == sorted(found.tolist(), reverse=True)
     assert found[1] == 20
     assert found[-1] == 5
@@ -80,8 +80,8 @@ def test_the_sparse_are_filled() -> None:
     """Neighbours stay, ends of walks come from three steps away, and nobody hears itself; fixed fan-outs stay short."""
     found = graphs.some(60, 150)
     a = graphs.dense(found) > 0
-    sides = sampling.neighbourhoods(found, Sizes(5, 20), torch.Generator().manual_seed(0))
-    size = sampling.sizes(degrees(found, torch.ones(len(found.source)))[1], Sizes(5, 20))
+    sides = sampling.neighbourhoods(found, Sizes(5, 20, far=0.3), torch.Generator().manual_seed(0))
+    size = sampling.sizes(degrees(found, torch.ones(len(found.source)))[1], Sizes(5, 20, far=0.3))
     for side, matrix in zip(sides, (a, a.T), strict=True):
         near = matrix.double()
         far = near @ near.T @ near

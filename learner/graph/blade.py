@@ -22,7 +22,7 @@ class Settings(NamedTuple):
     network: daemon.Settings = daemon.Settings(draws=8)
 
 
-UNIFORM = Settings(Sizes(fixed=True))
+UNIFORM = Settings(Sizes(most=20, fixed=True))
 """The ablation: as many neighbours for all, chosen alike."""
 
 

@@ -22,12 +22,16 @@ STEEPEST = 10.0  # alpha, where all degrees are the smallest
 
 
 class Sizes(NamedTuple):
-    """``least`` k_min, ``most`` k_max, ``least_degree`` d_min, ``beta``; ``fixed``: k_u = k_max for all and no walks."""
+    """Chosen on validation edges of Amazon Photo, see docs/graph.md: popular products need many neighbours there, and no bias.
 
-    least: int = 5
-    most: int = 20
+    ``least`` k_min, ``most`` k_max, ``least_degree`` d_min, ``beta``; ``far``: what the end of a walk
+    counts for beside a neighbour; ``fixed``: k_u = k_max for all and no walks."""
+
+    least: int = 20
+    most: int = 50
     least_degree: int = 1
-    beta: float = 1.0
+    beta: float = 0.0
+    far: float = 0.01
     fixed: bool = False
 
 
@@ -71,17 +75,19 @@ def walks(forth: Edges, back: Edges, begin: Tensor, chance: torch.Generator) -> 
     return at
 
 
-def filled(chosen: Edges, forth: Edges, back: Edges, size: Tensor, chance: torch.Generator) -> Edges:
+def filled(
+    chosen: Edges, forth: Edges, back: Edges, size: Tensor, far: float, chance: torch.Generator
+) -> Edges:
     """The chosen edges and, where u has fewer than ``size`` [N], the ends of as many walks as are missing, less u itself.
 
-    A neighbour or an end that is met again counts once more.
+    A neighbour counts its weight, an end ``far``, and as often as it is met.
     """
     missing = (size - chosen.ptr.diff()).clamp(min=0)
     begin = torch.repeat_interleave(torch.arange(forth.nodes), missing)
     end = walks(forth, back, begin, chance)
     found = (end >= 0) & (end != begin)
     pairs = torch.cat([torch.stack([chosen.source, chosen.target]), torch.stack([begin[found], end[found]])], 1)
-    weight = torch.cat([chosen.weight, torch.ones(int(found.sum()))])
+    weight = torch.cat([chosen.weight, torch.full((int(found.sum()),), far)])
     return between(forth.nodes, forth.nodes, pairs, weight)
 
 
@@ -93,5 +99,5 @@ def neighbourhoods(edges: Edges, given: Sizes, chance: torch.Generator) -> tuple
     for forth, other, degree in ((edges, back, d_in), (back, edges, d_out)):
         score = (0.0 if given.fixed else given.beta) * degree[forth.target].clamp(min=1).log()
         chosen = choose(forth, size, score, chance)
-        sides.append(chosen if given.fixed else filled(chosen, forth, other, size, chance))
+        sides.append(chosen if given.fixed else filled(chosen, forth, other, size, given.far, chance))
     return sides[0], sides[1]

@@ -43,7 +43,7 @@ class Settings(NamedTuple):
     centred: bool = True
     means: bool = True
     negatives: int = 4
-    edges: int = 8192
+    edges: int = 4096
     epochs: int = 30
     rate: float = 0.01
     draws: int = 1

@@ -22,7 +22,7 @@ STEEPEST = 10.0  # alpha, where all degrees are the smallest
 
 
 class Sizes(NamedTuple):
-    """Chosen on validation edges of Amazon Photo, see docs/graph.md: popular products need many neighbours there, and no bias.
+    """Chosen on validation edges of Amazon Photo, see docs/graph.md: popular products need many neighbours there.
 
     ``least`` k_min, ``most`` k_max, ``least_degree`` d_min, ``beta``; ``far``: what the end of a walk
     counts for beside a neighbour; ``fixed``: k_u = k_max for all and no walks."""
@@ -75,9 +75,7 @@ def walks(forth: Edges, back: Edges, begin: Tensor, chance: torch.Generator) -> 
     return at
 
 
-def filled(
-    chosen: Edges, forth: Edges, back: Edges, size: Tensor, far: float, chance: torch.Generator
-) -> Edges:
+def filled(chosen: Edges, forth: Edges, back: Edges, size: Tensor, far: float, chance: torch.Generator) -> Edges:
     """The chosen edges and, where u has fewer than ``size`` [N], the ends of as many walks as are missing, less u itself.
 
     A neighbour counts its weight, an end ``far``, and as often as it is met.

@@ -151,6 +151,9 @@ def test_the_same_bytes_and_a_warm_start() -> None:
     next_losses: list[float] = []
     later = training.train(grown, None, short, 2, without, lambda epoch, loss: next_losses.append(loss)).embeddings
     assert next_losses[0] < losses[0]
+    assert all(
+        torch.equal(a, b) for a, b in zip(without, training.train(world.graph, None, short, 1).tables, strict=True)
+    )
     assert not bool(later.asks[120:].any())
     assert all(bool(part.isfinite().all()) for part in later[:4])
     with pytest.raises(ValueError, match="train without a start"):

@@ -87,12 +87,7 @@ def train(
     if features is None or not len(bought.source):
         raise ValueError("DAEMON sees products by their features and edges, and one of them is missing: train `dual`")
     chance = torch.Generator().manual_seed(seed)
-    tables = [
-        (torch.randn(fan, settings.width, generator=chance) * (1.0 if not layer else settings.width**-0.5))
-        for layer, fan in enumerate([width(features)] + [settings.width] * (settings.layers - 1))
-    ]
-    for table in tables:
-        table.requires_grad_()
+    tables = _tables(width(features), settings, chance)
     optimiser = torch.optim.Adam(tables, lr=settings.rate)
     one_way, size = reversed_edges(bought) < 0, min(settings.edges, -(-len(bought.source) // 3))
     for epoch in range(settings.epochs):
@@ -118,6 +113,13 @@ def train(
         ]
     source, target = (normalize(torch.stack(side).mean(0)) for side in zip(*drawn, strict=True))
     return served(source, target, settings)
+
+
+def _tables(words: int, settings: Settings, chance: torch.Generator) -> list[Tensor]:
+    """W of each layer, as it begins: rows of features have unit length, later ones `width` numbers."""
+    fans = [words] + [settings.width] * (settings.layers - 1)
+    drawn = [torch.randn(fan, settings.width, generator=chance) for fan in fans]
+    return [(w if not layer else w * settings.width**-0.5).requires_grad_() for layer, w in enumerate(drawn)]
 
 
 def served(source: Tensor, target: Tensor, settings: Settings) -> Embeddings:

@@ -91,7 +91,7 @@ def init(nodes: int, words: int, settings: Settings, chance: torch.Generator, st
             f"{[nodes, wide]} and {list(fresh.words_source.shape)}: train without a start"
         )
     grown = [torch.cat([old, new[len(old) :]]) for old, new in zip(start[:4], fresh[:4], strict=True)]
-    return start._replace(out=grown[0], into=grown[1], asked=grown[2], own=grown[3])
+    return Tables(grown[0], grown[1], grown[2], grown[3], *(table.clone() for table in start[4:]))
 
 
 def states(tables: Tables, edges: Edges, mass: Tensor, x: Features | None, power: float, share: float = 1.0) -> States:

@@ -71,15 +71,8 @@ def train(
         raise ValueError("the graph has no co-purchase edges: there is nothing to learn from")
     chance = torch.Generator().manual_seed(seed)
     tables = dual.init(graph.nodes, width(features) if features is not None else 0, settings, chance, start)
-    for table in tables:
-        table.requires_grad_()
-    optimiser = torch.optim.AdamW(
-        [{"params": tables[:6], "weight_decay": settings.decay}, {"params": tables[6:], "weight_decay": 0.0}],
-        lr=settings.rate,
-    )
     asking = (edges.ptr.diff() > 0).nonzero().squeeze(1)
-    total = settings.epochs * math.ceil(len(asking) / settings.sources)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: _pace(n, total, settings.warm_up))
+    optimiser, schedule = _descent(tables, settings, settings.epochs * math.ceil(len(asking) / settings.sources))
     one_way, reached = (reversed_edges(edges) < 0).float(), edges.in_ptr.diff() > 0
     for epoch in range(settings.epochs):
         losses = []
@@ -97,6 +90,18 @@ def train(
             progress(epoch, sum(losses) / max(len(losses), 1))
     learned = Tables(*(table.detach() for table in tables))
     return Trained(dual.embed(learned, edges, features, settings), learned)
+
+
+def _descent(
+    tables: Tables, settings: Settings, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """What moves the tables, from now on leaves of the graph of gradients."""
+    for table in tables:
+        table.requires_grad_()
+    groups = [{"params": tables[:6], "weight_decay": settings.decay}, {"params": tables[6:], "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=settings.rate)
+    pace = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: _pace(n, steps, settings.warm_up))
+    return optimiser, pace
 
 
 def _pace(step: int, steps: int, warm_up: int) -> float:

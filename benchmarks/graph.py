@@ -29,7 +29,7 @@ COLUMNS = ("HR@5", "HR@10", "HR@20", "MRR@10", "direction", "existence", "CPU se
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "cora_ml": {
         "dual": {
-            "power": 0.5, "keep": 0.7, "decay": 2.0, "direction": 0.7, "existence": 0.3, "sources": 256, "epochs": 50,
+            "power": 0.5, "keep": 0.7, "decay": 2.0, "direction": 0.6, "existence": 0.3, "sources": 256, "epochs": 50,
             "in_places": True,
         },
         "daemon": {"epochs": 100},

@@ -1,7 +1,7 @@
 """New products: a fifth of them loses all its edges, and is asked for and asked about among all items.
 
-Of the edges between the others 75 % are for training and 20 % tell what it costs them. Nearest-neighbour counts stand
-beside: what the five most similar known products are bought with, and whom they are bought beside.
+Of the edges between the others 75 % are for training, 5 % for the shift, and 20 % tell what it costs them. Beside stand
+nearest-neighbour counts: what the five most similar known products are bought with, and whom they are bought beside.
 """
 
 import time
@@ -18,15 +18,16 @@ from learner.graph.embeddings import Embeddings
 from learner.graph.evaluation import Scores, ranks, scores_of
 
 SHARE = 0.2
-NEAREST = 5
 COLUMNS = ("cold queries", "cold targets", "targets, own list", "known", "shift", "CPU seconds")
 
 
 class World(NamedTuple):
-    """``cold`` [N]; edges: ``train``, ``known`` between known products, ``asking`` from cold ones, ``answering`` to them."""
+    """``cold`` [N]; edges: ``train``, ``valid``, ``known`` between known products, ``asking`` from cold ones, ``answering``
+    to them."""
 
     cold: Tensor
     train: Tensor
+    valid: Tensor
     known: Tensor
     asking: Tensor
     answering: Tensor
@@ -37,7 +38,14 @@ def world(data: Data, seed: int) -> World:
     cold_ones = torch.zeros(data.nodes, dtype=torch.bool).index_fill_(0, order[: int(SHARE * data.nodes)], True)
     source, target = cold_ones[data.pairs]
     parts = split(data.pairs[:, ~source & ~target], seed)
-    return World(cold_ones, parts.train, parts.test, data.pairs[:, source & ~target], data.pairs[:, ~source & target])
+    return World(
+        cold_ones,
+        parts.train,
+        parts.valid,
+        parts.test,
+        data.pairs[:, source & ~target],
+        data.pairs[:, ~source & target],
+    )
 
 
 def hits(scores: Scores, trained: Edges, pairs: Tensor, answers: Tensor) -> float:
@@ -59,7 +67,7 @@ def counts(trained: Edges, x: Edges, cold_ones: Tensor) -> Scores:
     eye = torch.eye(trained.nodes)
     known = ((trained.ptr.diff() + trained.in_ptr.diff()) > 0) & ~cold_ones
     near = Embeddings(eye, eye, eye.new_zeros(len(eye)), eye.new_zeros(len(eye)), known, known)
-    like = cold.placed(near, x, NEAREST).source
+    like = cold.placed(near, x).source
     table = propagate(trained, trained.weight, like.T.contiguous())
     return lambda u: like[u] @ table
 
@@ -74,12 +82,8 @@ def table(data: Data, name: str, chosen: dict[str, Any], seeds: int) -> None:
         trained = training.train(graph(data.nodes, given.train), data.words, settings, seed)
         known = trained.embeddings
         taken = time.process_time() - began
-
-        def embed(part: Edges, tables: dual.Tables = trained.tables) -> Embeddings:
-            return dual.embed(tables, part, data.words, settings)
-
-        shift = cold.shift_of(embed, bought, data.words, seed=seed)
-        near, moved = (cold.placed(known, data.words, NEAREST, by) for by in (0.0, shift))
+        shift = cold.shift_of(known, bought, data.words, given.valid)
+        near, moved = (cold.placed(known, data.words, cold.NEAREST, by) for by in (0.0, shift))
         for label, places, by in (("cold left out", known, 0.0), ("shift 0", near, 0.0), ("shifted", moved, shift)):
             hit = judged(scores_of(places), bought, given, places.answers)
             rows.setdefault(label, []).append((*hit, by, taken))

@@ -195,15 +195,15 @@ def test_the_shift_is_the_largest_that_is_paid_for() -> None:
     warm = ~fresh[both[0]] & ~fresh[both[1]]
     bought = graph(nodes, both[:, warm]).bought
     trained = training.train(graph(nodes, both[:, warm]), world.words, SMALL, 1)
-    shifts = [
-        cold.shift_of(
-            lambda part: dual.embed(trained.tables, part, world.words, SMALL), bought, world.words,
-            cold.Settings(held_out=0.1, loss=loss),
-        )
-        for loss in (0.02, 0.2)
-    ]  # fmt: skip
+    told = world.held_out[:, ~fresh[world.held_out[0]] & ~fresh[world.held_out[1]]]
+    shifts = [cold.shift_of(trained.embeddings, bought, world.words, told, loss) for loss in (0.02, 0.2)]
     assert shifts[0] < shifts[1]
     found = cold.placed(trained.embeddings, world.words, shift=shifts[1])
+    hits = [
+        (ranks(scores_of(e), bought, told, trained.embeddings.answers | more) <= 10).double().mean()
+        for e, more in ((trained.embeddings, ~fresh & False), (found, found.answers))
+    ]
+    assert float(hits[0] - hits[1]) <= 0.2 + 1e-9
     answering = both[:, ~fresh[both[0]] & fresh[both[1]] & (world.group[both[1]] > 0)]
     rank = ranks(scores_of(found), bought, answering)
     assert float((rank <= 20).double().mean()) > 0.3

@@ -5,41 +5,28 @@ With the k nearest known products n of a cold one c by the inner product of unit
     theta_c^s = sum w theta_n^s,   theta_c^t = sum w theta_n^t,   the biases alike,   then b_c <- b_c + shift
 
 which is the rule "c is like a, a is bought with b, so c is bought with b", and the other way round, of DAEMON (Virinchi et
-al., ECML-PKDD 2022) with the states of the known frozen. A mean over strangers is right less often than its score says, so
-at shift 0 cold items stand before known ones that are better, or behind where they had been good. The shift is the largest
-at which held-out edges between known products lose no more than ``loss`` of HR@10: how much may be paid for new products
-is asked, and how far they rise follows. Nothing about the cold ones has to be known for that. Derived for this project.
+al., ECML-PKDD 2022) with the states of the known frozen. What cold targets gain known products lose. The shift is the
+largest at which edges between known products lose no more than ``loss`` of HR@10: how much may be paid for new products is
+asked, and how far they rise follows. Nothing about the cold ones has to be known for that. Derived for this project.
 """
-
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from learner.graph import features
-from learner.graph.edges import Edges, kept
+from learner.graph.edges import Edges
 from learner.graph.embeddings import Embeddings
 from learner.graph.evaluation import ranks, scores_of
 from learner.graph.features import Features
 
 TOP = 10
+NEAREST = 5
 LIMIT = 16.0  # the shift is within this of 0, in logits
 HALVINGS = 9
 BLOCK = 1024  # cold products at once
 
 
-class Settings(NamedTuple):
-    """``nearest`` k; ``loss``: of HR@10 of known products that may be paid; ``held_out``: share of edges that tell it, at
-    most ``told``."""
-
-    nearest: int = 5
-    loss: float = 0.01
-    held_out: float = 0.2
-    told: int = 4_000
-
-
-def placed(known: Embeddings, x: Features, nearest: int = 5, shift: float = 0.0) -> Embeddings:
+def placed(known: Embeddings, x: Features, nearest: int = NEAREST, shift: float = 0.0) -> Embeddings:
     """Embeddings in which products that do not ask, or answer, do as their nearest known ones, if any is like them."""
     found = known
     for side, bias, valid in (("source", "source_bias", "asks"), ("target", "target_bias", "answers")):
@@ -72,28 +59,21 @@ def _of_nearest(values: Tensor, valid: Tensor, x: Features, cold: Tensor, neares
 
 
 def shift_of(
-    embed: Callable[[Edges], Embeddings], bought: Edges, x: Features, settings: Settings | None = None, seed: int = 0
+    known: Embeddings, bought: Edges, x: Features, told: Tensor, loss: float = 0.01, nearest: int = NEAREST
 ) -> float:
-    """The largest shift of cold targets at which known products lose no more than ``loss`` of HR@10, in logits.
+    """The largest shift of cold targets at which ``told`` edges [2, T] lose no more than ``loss`` of HR@10, in logits.
 
-    ``embed``: embeddings from a part of the edges, tables as they are: edges that are held out must not be seen.
+    ``told``: edges between known products that were not learned from, since learned ones stand higher and lose too little;
+    ``bought``: those that were. 0 where nothing is told.
     """
-    settings = settings or Settings()
-    chance = torch.Generator().manual_seed(seed)
-    count = min(int(settings.held_out * len(bought.source)), settings.told)
-    taken = torch.randperm(len(bought.source), generator=chance)[:count]
-    left = kept(bought, torch.ones(len(bought.source), dtype=torch.bool).index_fill_(0, taken, False))
-    known, told = embed(left), torch.stack([bought.source[taken], bought.target[taken]])
-    cold = bought.in_ptr.diff() == 0
-    if not count or not bool(cold.any()):
+    if not told.shape[1]:
         return 0.0
-    known = known._replace(answers=~cold)  # those that lost their edges here are not cold
+    level, cold = placed(known, x, nearest), ~known.answers
 
     def hits(given: Embeddings) -> float:
-        return float((ranks(scores_of(given), left, told, given.answers) <= TOP).double().mean())
+        return float((ranks(scores_of(given), bought, told, given.answers) <= TOP).double().mean())
 
-    level = placed(known, x, settings.nearest)
-    least = hits(level._replace(answers=~cold)) - settings.loss
+    least = hits(level._replace(answers=known.answers)) - loss
     low, high = -LIMIT, LIMIT
     for _ in range(HALVINGS):
         middle = (low + high) / 2

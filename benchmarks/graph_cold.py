@@ -1,0 +1,96 @@
+"""New products: a fifth of them loses all its edges, and is asked for and asked about among all items.
+
+Of the edges between the others 75 % are for training, 5 % for the shift, and 20 % tell what it costs them. Beside stand
+nearest-neighbour counts: what the five most similar known products are bought with, and whom they are bought beside.
+"""
+
+import time
+from typing import Any, NamedTuple
+
+import torch
+from graph_data import Data, split
+from graph_peers import interval
+from torch import Tensor
+
+from learner.graph import cold, dual, training
+from learner.graph.edges import Edges, graph, propagate
+from learner.graph.embeddings import Embeddings
+from learner.graph.evaluation import Scores, ranks, scores_of
+
+SHARE = 0.2
+COLUMNS = ("cold queries", "cold targets", "targets, own list", "known", "shift", "CPU seconds")
+
+
+class World(NamedTuple):
+    """``cold`` [N]; edges: ``train``, ``valid``, ``known`` between known products, ``asking`` from cold ones, ``answering``
+    to them."""
+
+    cold: Tensor
+    train: Tensor
+    valid: Tensor
+    known: Tensor
+    asking: Tensor
+    answering: Tensor
+
+
+def world(data: Data, seed: int) -> World:
+    order = torch.randperm(data.nodes, generator=torch.Generator().manual_seed(1000 + seed))
+    cold_ones = torch.zeros(data.nodes, dtype=torch.bool).index_fill_(0, order[: int(SHARE * data.nodes)], True)
+    source, target = cold_ones[data.pairs]
+    parts = split(data.pairs[:, ~source & ~target], seed)
+    return World(
+        cold_ones,
+        parts.train,
+        parts.valid,
+        parts.test,
+        data.pairs[:, source & ~target],
+        data.pairs[:, ~source & target],
+    )
+
+
+def hits(scores: Scores, trained: Edges, pairs: Tensor, answers: Tensor) -> float:
+    return float((ranks(scores, trained, pairs, answers) <= 10).double().mean())
+
+
+def judged(scores: Scores, trained: Edges, given: World, answers: Tensor) -> tuple[float, ...]:
+    """HR@10 of cold queries, of cold targets, of those among cold items only, and of known edges."""
+    return (
+        hits(scores, trained, given.asking, answers),
+        hits(scores, trained, given.answering, answers),
+        hits(scores, trained, given.answering, answers & given.cold),
+        hits(scores, trained, given.known, answers),
+    )
+
+
+def counts(trained: Edges, x: Edges, cold_ones: Tensor) -> Scores:
+    """A, with rows and columns of cold products the weighted means of those of their nearest known ones."""
+    eye = torch.eye(trained.nodes)
+    known = ((trained.ptr.diff() + trained.in_ptr.diff()) > 0) & ~cold_ones
+    near = Embeddings(eye, eye, eye.new_zeros(len(eye)), eye.new_zeros(len(eye)), known, known)
+    like = cold.placed(near, x).source
+    table = propagate(trained, trained.weight, like.T.contiguous())
+    return lambda u: like[u] @ table
+
+
+def table(data: Data, name: str, chosen: dict[str, Any], seeds: int) -> None:
+    """HR@10 with cold items left out, as they come, and shifted; and of counts."""
+    rows: dict[str, list[tuple[float, ...]]] = {}
+    settings = dual.Settings()._replace(**chosen)
+    for seed in range(seeds):
+        given, began = world(data, seed), time.process_time()
+        bought = graph(data.nodes, given.train).bought
+        trained = training.train(graph(data.nodes, given.train), data.words, settings, seed)
+        known = trained.embeddings
+        taken = time.process_time() - began
+        shift = cold.shift_of(known, bought, data.words, given.valid)
+        near, moved = (cold.placed(known, data.words, cold.NEAREST, by) for by in (0.0, shift))
+        for label, places, by in (("cold left out", known, 0.0), ("shift 0", near, 0.0), ("shifted", moved, shift)):
+            hit = judged(scores_of(places), bought, given, places.answers)
+            rows.setdefault(label, []).append((*hit, by, taken))
+        counted = judged(counts(bought, data.words, given.cold), bought, given, near.answers)
+        rows.setdefault("counts", []).append((*counted, 0.0, 0.0))
+    print(f"\n{name}: {data.nodes:,} products, {SHARE:.0%} of them cold, {seeds} splits, HR@10 among all items")
+    print(f"{'':14}" + "".join(f"{column:>19}" for column in COLUMNS))
+    for label, found in rows.items():
+        cells = [interval(list(column)) for column in zip(*found, strict=True)]
+        print(f"{label:14}" + "".join(f"{cell:>19}" for cell in cells))

@@ -1,0 +1,82 @@
+"""Products without edges: they ask and answer as those that are most like them, and no product that is known moves.
+
+With the k nearest known products n of a cold one c by the inner product of unit features, weights s_cn^2 / sum s^2,
+
+    theta_c^s = sum w theta_n^s,   theta_c^t = sum w theta_n^t,   the biases alike,   then b_c <- b_c + shift
+
+which is the rule "c is like a, a is bought with b, so c is bought with b", and the other way round, of DAEMON (Virinchi et
+al., ECML-PKDD 2022) with the states of the known frozen. What cold targets gain known products lose. The shift is the
+largest at which edges between known products lose no more than ``loss`` of HR@10: how much may be paid for new products is
+asked, and how far they rise follows. Nothing about the cold ones has to be known for that. Derived for this project.
+"""
+
+import torch
+from torch import Tensor
+
+from learner.graph import features
+from learner.graph.edges import Edges
+from learner.graph.embeddings import Embeddings
+from learner.graph.evaluation import ranks, scores_of
+from learner.graph.features import Features
+
+TOP = 10
+NEAREST = 5
+LIMIT = 16.0  # the shift is within this of 0, in logits
+HALVINGS = 9
+BLOCK = 1024  # cold products at once
+
+
+def placed(known: Embeddings, x: Features, nearest: int = NEAREST, shift: float = 0.0) -> Embeddings:
+    """Embeddings in which products that do not ask, or answer, do as their nearest known ones, if any is like them."""
+    found = known
+    for side, bias, valid in (("source", "source_bias", "asks"), ("target", "target_bias", "answers")):
+        values = torch.cat([getattr(known, side), getattr(known, bias)[:, None]], 1)
+        cold = (~getattr(known, valid)).nonzero().squeeze(1)
+        mean, any_like = _of_nearest(values, getattr(known, valid), x, cold, nearest)
+        mean[:, -1] += shift if side == "target" else 0.0
+        found = found._replace(**{
+            side: getattr(known, side).index_copy(0, cold, mean[:, :-1]),
+            bias: getattr(known, bias).index_copy(0, cold, mean[:, -1].contiguous()),
+            valid: getattr(known, valid).index_copy(0, cold, any_like),
+        })  # fmt: skip
+    return found
+
+
+def _of_nearest(values: Tensor, valid: Tensor, x: Features, cold: Tensor, nearest: int) -> tuple[Tensor, Tensor]:
+    """Means of ``values`` [N, D] over the nearest valid products of each ``cold`` [C]: [C, D], and whether there is any."""
+    ids = valid.nonzero().squeeze(1)
+    means, found = torch.zeros(len(cold), values.shape[1]), torch.zeros(len(cold), dtype=torch.bool)
+    if not len(ids):
+        return means, found
+    for first in range(0, len(cold), BLOCK):
+        some = slice(first, first + BLOCK)
+        likeness = features.alike(x, cold[some], ids)
+        best, place = likeness.clamp(min=0).topk(min(nearest, len(ids)), dim=1)
+        weight = best**2 / (best**2).sum(1, keepdim=True).clamp(min=1e-30)
+        means[some] = (weight[:, :, None] * values[ids[place]]).sum(1)
+        found[some] = best[:, 0] > 0
+    return means, found
+
+
+def shift_of(
+    known: Embeddings, bought: Edges, x: Features, told: Tensor, loss: float = 0.01, nearest: int = NEAREST
+) -> float:
+    """The largest shift of cold targets at which ``told`` edges [2, T] lose no more than ``loss`` of HR@10, in logits.
+
+    ``told``: edges between known products that were not learned from, since learned ones stand higher and lose too little;
+    ``bought``: those that were. 0 where nothing is told.
+    """
+    if not told.shape[1]:
+        return 0.0
+    level, cold = placed(known, x, nearest), ~known.answers
+
+    def hits(given: Embeddings) -> float:
+        return float((ranks(scores_of(given), bought, told, given.answers) <= TOP).double().mean())
+
+    least = hits(level._replace(answers=known.answers)) - loss
+    low, high = -LIMIT, LIMIT
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        moved = level.target_bias + middle * cold
+        low, high = (middle, high) if hits(level._replace(target_bias=moved)) >= least else (low, middle)
+    return low

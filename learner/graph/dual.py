@@ -1,0 +1,127 @@
+"""A linear dual model: a product asks with what it is bought beside, and answers with who asks for it.
+
+With degrees d of the edges that are summed over, floored at 1, and tables P, Q, R, e of one row per product,
+
+    o_uv = d_out(u)^-1/2 d_in(v)^-p            of an edge u -> v
+    i_uv = d_in(u)^-1/2 d_out(v)^-p            of an edge v -> u
+    z_u^s =       sum_(u,v) o_uv P_v + sum_(v,u) i_uv Q_v  + x_u W_s
+    z_v^t = e_v + sum_(u,v) i_vu R_u                       + x_v W_t
+    c_u, b_v: the same sums over one more column of each table, and g_u . a_s, g_v . a_t
+    g = (1, lo, li, lo^2 / 4, li^2 / 4, lo li / 4) / 3,   lo, li = log(1 + d_out), log(1 + d_in)
+    rel(u, v) = z_u^s . z_v^t + c_u + b_v,   r = rel + one learned bias
+
+No activation, no norm, no learned row of the source itself: u is what its neighbours say. A sum over edges counts each by
+its weight, and so do degrees. Derived for this project, after the two places of APP and HOPE and the rules of DAEMON
+(Virinchi et al., ECML-PKDD 2022); how it is learned is in `training`.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from learner.graph.edges import Edges, degrees, propagate
+from learner.graph.embeddings import Embeddings
+from learner.graph.features import Features, project, width
+
+
+class Settings(NamedTuple):
+    """Chosen on validation edges of one split of Amazon Photo; docs/graph.md says what else was tried.
+
+    ``width``: d. ``power``: p, how much a popular neighbour counts less. ``keep``: share of edges summed over in a step.
+    ``direction``, ``existence``: weights w_d, w_e of the loss, see `training`. ``decay``: of the tables, per unit of rate.
+    ``sources``: per step. ``spread``: standard deviation the tables start with. ``in_places``: whether features enter z, or
+    biases only. ``exact``: items up to which the softmax is over all of them, beyond over ``sampled`` ones.
+    """
+
+    width: int = 64
+    power: float = 0.25
+    keep: float = 0.7
+    direction: float = 0.2
+    existence: float = 0.1
+    decay: float = 0.5
+    sources: int = 1024
+    epochs: int = 40
+    rate: float = 0.01
+    warm_up: int = 20
+    spread: float = 0.1
+    in_places: bool = False
+    exact: int = 100_000
+    sampled: int = 8_192
+
+
+class Tables(NamedTuple):
+    """What is learned, float32. ``out`` P, ``into`` Q, ``asked`` R, ``own`` e [N, d + 1], the last column for the bias;
+    ``words_source``, ``words_target`` [F, d + 1], or [F, 1] for the bias alone; ``shape`` a [2, 6]; ``level`` []."""
+
+    out: Tensor
+    into: Tensor
+    asked: Tensor
+    own: Tensor
+    words_source: Tensor
+    words_target: Tensor
+    shape: Tensor
+    level: Tensor
+
+
+class States(NamedTuple):
+    """``source``, ``target`` [N, d + 1]: places, and the bias in the last column."""
+
+    source: Tensor
+    target: Tensor
+
+
+def init(nodes: int, words: int, settings: Settings, chance: torch.Generator, start: Tables | None = None) -> Tables:
+    """Tables of ``nodes`` products and ``words`` features; what ``start`` has is taken from there.
+
+    Products of ``start`` are the first ones here. ValueError: it has more of them, another width or other features.
+    """
+    wide = settings.width + 1
+    rows = [settings.spread * torch.randn(nodes, wide, generator=chance) for _ in range(4)]
+    for row in rows:
+        row[:, -1] = 0
+    of_words = [torch.zeros(words, wide if settings.in_places else 1) for _ in range(2)]
+    fresh = Tables(rows[0], rows[1], rows[2], rows[3], of_words[0], of_words[1], torch.zeros(2, 6), torch.zeros(()))
+    if start is None:
+        return fresh
+    if len(start.own) > nodes or start.own.shape[1] != wide or start.words_source.shape != fresh.words_source.shape:
+        raise ValueError(
+            f"tables of {list(start.own.shape)} and {list(start.words_source.shape)} cannot start a model of "
+            f"{[nodes, wide]} and {list(fresh.words_source.shape)}: train without a start"
+        )
+    grown = [torch.cat([old, new[len(old) :]]) for old, new in zip(start[:4], fresh[:4], strict=True)]
+    return start._replace(out=grown[0], into=grown[1], asked=grown[2], own=grown[3])
+
+
+def states(tables: Tables, edges: Edges, mass: Tensor, x: Features | None, power: float, share: float = 1.0) -> States:
+    """Places and biases from the edges, of which each counts ``mass`` [E], 0 where it is left out.
+
+    ``share``: of all edges those summed over, on average; degrees in g are divided by it.
+    """
+    d_out, d_in = degrees(edges, mass)
+    g_out, g_in = (torch.log1p(d / share) for d in (d_out, d_in))
+    d_out, d_in = d_out.clamp(min=1), d_in.clamp(min=1)
+    o = mass * d_out.rsqrt()[edges.source] * d_in.pow(-power)[edges.target]
+    i = mass * d_in.rsqrt()[edges.target] * d_out.pow(-power)[edges.source]
+    into = propagate(edges, i, torch.cat([tables.into, tables.asked], 1), back=True)
+    wide = tables.own.shape[1]
+    source = propagate(edges, o, tables.out) + into[:, :wide]
+    target = tables.own + into[:, wide:]
+    g = torch.stack([torch.ones_like(g_out), g_out, g_in, g_out**2 / 4, g_in**2 / 4, g_out * g_in / 4], 1) / 3
+    bias = g @ tables.shape.T
+    source, target = (torch.cat([z[:, :-1], z[:, -1:] + bias[:, n, None]], 1) for n, z in enumerate((source, target)))
+    if x is not None and width(x):
+        said = project(x, torch.cat([tables.words_source, tables.words_target], 1)).chunk(2, 1)
+        source, target = (z + pad(w, (wide - w.shape[1], 0)) for z, w in zip((source, target), said, strict=True))
+    return States(source, target)
+
+
+def embed(tables: Tables, edges: Edges, x: Features | None, settings: Settings) -> Embeddings:
+    """Embeddings from all edges. The learned level is in the source's bias, so that rel is r."""
+    source, target = states(tables, edges, edges.weight, x, settings.power)
+    known = (edges.ptr.diff() > 0) | (edges.in_ptr.diff() > 0)
+    return Embeddings(
+        source[:, :-1].contiguous(), target[:, :-1].contiguous(), source[:, -1] + tables.level, target[:, -1].contiguous(),
+        known, edges.in_ptr.diff() > 0,
+    )  # fmt: skip

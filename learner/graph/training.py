@@ -1,0 +1,167 @@
+"""How the linear dual model is learned: from edges that it does not see.
+
+In every step each edge is kept with probability 0.7, drawn anew; states are sums over the kept edges M, and of the sources
+of the step the dropped edges H alone are supervised. Of an edge u -> v in H with weight w:
+
+    w * [ -log softmax of rel(u, v) over all linked items but u and its kept out-neighbours
+          + (w_d [one-way] + w_e) softplus(-r_uv) + w_d [one-way] softplus(r_vu)
+          + w_e / 3 sum over 3 uniform z softplus(r_uz) ]
+
+divided by the sum of weights of H. An item that nothing leads to is not in the softmax: it would be a negative only. Adam,
+warm-up, cosine; the decay of the tables is decoupled (Loshchilov and Hutter, ICLR 2019).
+
+Beyond `Settings.exact` items the softmax is over `Settings.sampled` of them, the same for the step, drawn with q half
+uniform over linked items and half by in-degree, and v itself; logits of what is drawn are less by log(S q), so that the sum
+of their exponentials is that over all items, on average (Bengio and Senecal, IEEE TNN 2008).
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from learner.graph import dual
+from learner.graph.dual import Settings, States, Tables
+from learner.graph.edges import Edges, Graph, degrees, out_edges, reversed_edges
+from learner.graph.embeddings import Embeddings
+from learner.graph.features import Features, width
+from learner.graph.softmax import log_sums, sampled_log_sums
+
+UNIFORM = 3  # items z of each edge
+
+
+class Trained(NamedTuple):
+    """``embeddings`` of all products, and the ``tables`` they come from, with which a next training can start."""
+
+    embeddings: Embeddings
+    tables: Tables
+
+
+class Step(NamedTuple):
+    """``u``, ``v`` [H]: supervised edges by source, ``weight`` [H], ``one_way`` [H] float32; ``row`` [H]: place of u in
+    ``sources`` [B], those that have any; ``mass`` [E]: weights of the kept edges, 0 of the dropped."""
+
+    sources: Tensor
+    row: Tensor
+    u: Tensor
+    v: Tensor
+    weight: Tensor
+    one_way: Tensor
+    mass: Tensor
+
+
+def train(
+    graph: Graph,
+    features: Features | None = None,
+    settings: Settings | None = None,
+    seed: int = 0,
+    start: Tables | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> Trained:
+    """Embeddings of the products of a graph; the same bytes for the same graph, features, settings, seed and start.
+
+    ``start``: tables of an earlier version, whose products are the first of this one. ``progress`` is told each epoch and
+    its mean loss. ValueError: the graph has no edges, or see `dual.init`.
+    """
+    settings, edges = settings or Settings(), graph.bought
+    if not len(edges.source):
+        raise ValueError("the graph has no co-purchase edges: there is nothing to learn from")
+    chance = torch.Generator().manual_seed(seed)
+    tables = dual.init(graph.nodes, width(features) if features is not None else 0, settings, chance, start)
+    for table in tables:
+        table.requires_grad_()
+    optimiser = torch.optim.AdamW(
+        [{"params": tables[:6], "weight_decay": settings.decay}, {"params": tables[6:], "weight_decay": 0.0}],
+        lr=settings.rate,
+    )
+    asking = (edges.ptr.diff() > 0).nonzero().squeeze(1)
+    total = settings.epochs * math.ceil(len(asking) / settings.sources)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: _pace(n, total, settings.warm_up))
+    one_way, reached = (reversed_edges(edges) < 0).float(), edges.in_ptr.diff() > 0
+    for epoch in range(settings.epochs):
+        losses = []
+        for sources in torch.split(asking[torch.randperm(len(asking), generator=chance)], settings.sources):
+            step = draw(edges, sources, one_way, settings.keep, chance)
+            if len(step.u):
+                now = dual.states(tables, edges, step.mass, features, settings.power, settings.keep)
+                loss = loss_of(now, tables.level, step, edges, reached, settings, chance)
+                optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                losses.append(loss.item())
+            schedule.step()
+        if progress:
+            progress(epoch, sum(losses) / max(len(losses), 1))
+    learned = Tables(*(table.detach() for table in tables))
+    return Trained(dual.embed(learned, edges, features, settings), learned)
+
+
+def _pace(step: int, steps: int, warm_up: int) -> float:
+    """Of the rate: rises over the warm-up, then falls as a cosine."""
+    return min(1.0, (step + 1) / max(warm_up, 1)) * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1)))
+
+
+def draw(edges: Edges, sources: Tensor, one_way: Tensor, keep: float, chance: torch.Generator) -> Step:
+    """A step: which edges are kept, and which of those of the ``sources`` [B] are supervised."""
+    dropped = torch.rand(len(edges.source), generator=chance) >= keep
+    found = (
+        dropped & torch.zeros(edges.nodes, dtype=torch.bool).index_fill_(0, sources, True)[edges.source]
+    ).nonzero()[:, 0]
+    u, v = edges.source[found], edges.target[found]
+    asking, row = torch.unique(u, return_inverse=True)
+    return Step(asking, row, u, v, edges.weight[found], one_way[found], edges.weight * ~dropped)
+
+
+def loss_of(
+    now: States, level: Tensor, step: Step, edges: Edges, reached: Tensor, settings: Settings, chance: torch.Generator
+) -> Tensor:
+    """The loss of one step, see above."""
+    u, v, one_way = step.u, step.v, step.one_way
+
+    def logit(a: Tensor, b: Tensor) -> Tensor:
+        """r, and what of it ranks."""
+        source, target = now.source.index_select(0, a), now.target.index_select(0, b)
+        ranking = (source[:, :-1] * target[:, :-1]).sum(1) + target[:, -1]
+        return torch.stack([ranking + source[:, -1] + level, ranking])
+
+    (there, own), (back, _) = logit(u, v), logit(v, u)
+    share = step.weight / step.weight.sum()
+    exact = edges.nodes <= settings.exact
+    normaliser = _over_all(now, step, edges, reached) if exact else _over_some(now, own, step, edges, settings, chance)
+    z = torch.randint(0, edges.nodes, (UNIFORM * len(u),), generator=chance)
+    apart = softplus(logit(u.repeat(UNIFORM), z)[0]).view(UNIFORM, -1).mean(0)
+    w_d, w_e = settings.direction * one_way, settings.existence
+    each = (w_d + w_e) * softplus(-there) + w_d * softplus(back) + w_e * apart
+    total: Tensor = normaliser + share @ (each - own)
+    return total
+
+
+def _over_all(now: States, step: Step, edges: Edges, reached: Tensor) -> Tensor:
+    """Mean log of the sum of exponentials of rel over all linked items but u and its kept out-neighbours: []."""
+    row, place = out_edges(edges, step.sources)
+    left = step.mass[place] > 0
+    row = torch.cat([torch.arange(len(step.sources)), row[left]])
+    item, order = torch.cat([step.sources, edges.target[place[left]]]), torch.argsort(row, stable=True)
+    bias = torch.where(reached, now.target[:, -1], -torch.inf)
+    share = torch.zeros(len(step.sources)).index_add(0, step.row, step.weight / step.weight.sum())
+    source, target = now.source[step.sources, :-1], now.target[:, :-1]
+    return log_sums(source, target, bias, row[order], item[order], share)
+
+
+def _over_some(
+    now: States, own: Tensor, step: Step, edges: Edges, settings: Settings, chance: torch.Generator
+) -> Tensor:
+    """The same, estimated from sampled items and v itself: []."""
+    d_in = degrees(edges)[1].double()
+    q = (d_in / d_in.sum() + (d_in > 0).double() / (d_in > 0).sum()) / 2
+    drawn = torch.multinomial(q, settings.sampled, replacement=True, generator=chance)
+    row, place = out_edges(edges, step.sources)
+    row, item = torch.cat([row, torch.arange(len(step.sources))]), torch.cat([edges.target[place], step.sources])
+    source, target = now.source[step.sources, :-1], now.target[:, :-1]
+    others = sampled_log_sums(source, target, now.target[:, -1], drawn, q[drawn], row, item)
+    each = torch.logaddexp(others[step.row], own)
+    mean: Tensor = (step.weight / step.weight.sum()) @ each
+    return mean

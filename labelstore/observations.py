@@ -100,7 +100,7 @@ class Observations(NamedTuple):
     signals: list[tuple[int, str, int]]
     signalled: list[tuple[int, str, int]]
     features: dict[int, str]
-    graph: dict[int, str] = {}
+    graph: dict[int, str]
 
 
 def turn(seq: int) -> int:

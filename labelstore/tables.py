@@ -85,9 +85,7 @@ for _table in (signals, conversions):
     Index(f"{_table.name}_open_id", _table.c.impression_id, sqlite_where=_open, postgresql_where=_open)
     Index(f"{_table.name}_open_touch", _table.c.user_id, _table.c.item_id, sqlite_where=_open, postgresql_where=_open)
 _bought = conversions.c.user_id.is_not(None)
-Index(
-    "conversions_user", conversions.c.user_id, conversions.c.at, sqlite_where=_bought, postgresql_where=_bought
-)
+Index("conversions_user", conversions.c.user_id, conversions.c.at, sqlite_where=_bought, postgresql_where=_bought)
 _clicked = signals.c.kind == "click"
 for _name in ("session", "user"):
     _by = signals.c[f"{_name}_id"]
@@ -201,8 +199,8 @@ journal = Table(
 swaps = Table(
     "swaps",
     metadata,
-    Column("version", Integer, primary_key=True, autoincrement=False),
-    Column("at", BigInteger, nullable=False),  # all that was known before passed with the version before
+    Column("at", BigInteger, primary_key=True, autoincrement=False),  # what is known from then on, event time
+    Column("version", Integer, nullable=False),  # ... passes with this version of the product graph
 )
 
 erasures = Table(

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from itertools import combinations
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelstore import item_pairs
-from labelstore.events import ADAPTER, Adjustment, Conversion, Event, Signal
+from labelstore.events import Adjustment, Conversion, Event, Signal
 from labelstore.item_pairs import CO_PURCHASE, CO_VIEW, LEAST, Rules, close_day, load
 from labelstore.retention import DAY
 from labelstore.store import LabelStore
@@ -29,7 +28,7 @@ hours = st.integers(0, 7 * 24)
 
 @st.composite
 def bought(draw: st.DrawFn) -> dict[str, Any]:
-    event = {"type": "conversion", "kind": "purchase", "event_id": f"c{draw(st.integers(0, 30))}"}
+    event: dict[str, Any] = {"type": "conversion", "kind": "purchase", "event_id": f"c{draw(st.integers(0, 30))}"}
     basket = draw(st.sampled_from([None, None, "k1", "k2"]))
     event |= {"at": T0 + draw(hours) * HOUR, "user_id": draw(st.sampled_from(["u", "v"])), "item_id": draw(products)}
     return event | ({"basket_id": basket} if basket else {})
@@ -99,7 +98,9 @@ def expected(facts: Sequence[Known], end: int) -> Weights:
     standing, total = live(facts), Weights()
     conversions = [e for e in standing if isinstance(e, Conversion)]
     clicks = [e for e in standing if isinstance(e, Signal) and e.kind == "click"]
-    looks = [(CO_PURCHASE, v, [u for u in conversions if looks_back(v, u)]) for v in conversions]
+    looks: list[tuple[str, Any, list[Any]]] = [
+        (CO_PURCHASE, v, [u for u in conversions if looks_back(v, u)]) for v in conversions
+    ]
     looks += [(CO_VIEW, v, views(clicks, n)) for n, v in enumerate(clicks)]
     for kind, v, before in looks:
         assert v.item_id

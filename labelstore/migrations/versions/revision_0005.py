@@ -33,9 +33,9 @@ def upgrade() -> None:
     op.create_index("ix_item_pairs_until", "item_pairs", ["until"])
     op.create_table(
         "swaps",
-        sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("version"),
+        sa.Column("at", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("at"),
     )
     op.add_column("impressions", sa.Column("graph", TEXT))
     op.create_index("conversions_user", "conversions", ["user_id", "at"], **where("user_id IS NOT NULL"))

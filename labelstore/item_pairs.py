@@ -103,6 +103,12 @@ def load(connection: Connection, now: int, half_life: int, kind: str = "", sourc
     return [Pair(*row[:3], decay(row.weight, now - row.at, half_life), row.since) for row in rows]
 
 
+def sizes(connection: Connection) -> dict[str, int]:
+    """How many pairs there are of each kind."""
+    rows = connection.execute(select(P.kind, func.count()).group_by(P.kind).order_by(P.kind))
+    return {kind: count for kind, count in rows}
+
+
 def described(connection: Connection) -> list[tuple[str, str]]:
     """Products with metadata, and their features, JSON; by id."""
     query = select(items.c.id, items.c.features).order_by(items.c.id)

@@ -62,20 +62,6 @@ class Checkpoints:
         write(self.folder / name, data)
         return hashlib.sha256(data).hexdigest()
 
-    def kept(self, name: str, sha256: str) -> bytes:
-        """A bundle that the last commit names.
-
-        Raises:
-            CheckpointError: its file is gone or another one.
-        """
-        path = self.folder / name
-        if not path.is_file():
-            raise CheckpointError(f"{path}: a bundle of the product graph is gone; {REMEDY}")
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise CheckpointError(f"{path}: not the bundle that was written (its sha256 differs); {REMEDY}")
-        return data
-
     def forward(self, outbox: Outbox | None) -> None:
         """Step 4; also at the start, for whoever was killed before it. Nothing else may be uncommitted."""
         if outbox is not None and forward(self._store.connection, outbox):
@@ -114,6 +100,21 @@ class Checkpoints:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def kept(folder: Path, name: str, sha256: str) -> bytes:
+    """A bundle of the product graph that a commit names.
+
+    Raises:
+        CheckpointError: its file is gone or another one.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise CheckpointError(f"{path}: a bundle of the product graph is gone; {REMEDY}")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise CheckpointError(f"{path}: not the bundle that was written (its sha256 differs); {REMEDY}")
+    return data
 
 
 REMEDY = "restore it from a backup, or rebuild by replaying the log into a new --store"

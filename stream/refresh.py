@@ -11,7 +11,8 @@ learned from, and which version came before it, is a function of the log and the
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import to_json
@@ -24,7 +25,7 @@ from labelstore.retention import DAY
 from labelstore.store import LabelStore
 from stream import bundle, snapshot
 from stream.bundle import Bundle, Serving
-from stream.checkpoint import Checkpoints
+from stream.checkpoint import Checkpoints, kept
 from stream.settings import Settings
 from stream.snapshot import Refused, Snapshot
 from stream.watermark import END
@@ -54,6 +55,7 @@ class Refresh:
         self._told = None if told is None else sorted(told)
         self._aside = aside
         self.served: Serving | None = None
+        self.watch: Callable[[Snapshot, Bundle | None], None] = lambda taken, before: None  # hears of every refresh
         self.number = 0  # of the last refresh that was begun
         self.refused: list[list[Any]] = []  # number, midnight, why
         self._seq = 0  # of the last record that had passed at the last midnight
@@ -87,8 +89,8 @@ class Refresh:
         else:
             item_pairs.expire(self._store.connection, midnight)
         if counted and midnight - self._last >= self.every:
-            self._last = midnight
-            self._begin(midnight)
+            self.begin(midnight)
+            self.swap(midnight)
 
     def skip(self, midnight: int) -> None:
         """Nothing has come for long, up to this midnight."""
@@ -105,9 +107,12 @@ class Refresh:
         """Whether nothing is being learned, and nothing waits to be served."""
         return self._pending is None and not self._ready
 
-    def _begin(self, midnight: int) -> None:
+    def begin(self, midnight: int) -> None:
+        """Learn from the pairs as they are, as of a midnight."""
         self.number += 1
+        self._last = midnight
         taken = take(self._store, self._settings, self.number, midnight)
+        self.watch(taken, self.served.bundle if self.served else None)
         if self._aside:
             name = f"graph-{self.number}-snapshot.safetensors"
             sha256 = self._checkpoints.keep(name, snapshot.to_bytes(taken))
@@ -118,7 +123,6 @@ class Refresh:
             self._ready.append(snapshot.learn(taken, self.served.bundle if self.served else None))
         except Refused as error:
             self._refuse(str(error), self.number, midnight)
-        self.swap(midnight)
 
     def _refuse(self, why: str, number: int, midnight: int) -> None:
         self.refused = [*self.refused, [number, midnight, why]][-REFUSALS:]
@@ -142,8 +146,16 @@ class Refresh:
             for ready in [one for one in self._ready if one.version == version]:
                 self._serve(ready, at)
             for past in [one for one in self._files[1:] if one["version"] == version]:
-                self._serve(read(self._checkpoints, past), at)  # a person rolled it back
+                self._serve(read(self._checkpoints.folder, past), at)  # a person rolled it back
             self._ready = [one for one in self._ready if one.version > version]
+
+    def roll_back(self, passed: int) -> int | None:
+        """Serve the version before from here on; its number, None if there is none."""
+        if len(self._files) < KEPT:
+            return None
+        before = read(self._checkpoints.folder, self._files[1])
+        self._serve(before, passed)
+        return before.version
 
     def _serve(self, chosen: Bundle, at: int) -> None:
         name = f"graph-{chosen.version}.safetensors"
@@ -208,8 +220,8 @@ class Refresh:
         files, served, ready = told["bundles"], told["served"], told["ready"]
         self._files = files[:served]
         if self._files:
-            self.served = Serving(read(self._checkpoints, self._files[0]))
-        self._ready = [read(self._checkpoints, one) for one in files[served : served + ready]]
+            self.served = Serving(read(self._checkpoints.folder, self._files[0]))
+        self._ready = [read(self._checkpoints.folder, one) for one in files[served : served + ready]]
         if self._told is not None:
             self._told = [one for one in self._told if one.at > progress["passed"]]
         if pending := files[served + ready :]:
@@ -221,7 +233,7 @@ class Refresh:
 
     def _finish_here(self, pending: dict[str, Any]) -> None:
         """A snapshot that a daemon was stopped over is learned from where it stands."""
-        taken = snapshot.from_bytes(self._checkpoints.kept(pending["file"], pending["sha256"]))
+        taken = snapshot.from_bytes(kept(self._checkpoints.folder, pending["file"], pending["sha256"]))
         self._pending = None
         try:
             self._ready.append(snapshot.learn(taken, self.served.bundle if self.served else None))
@@ -236,6 +248,6 @@ def take(store: LabelStore, settings: Settings, number: int, midnight: int) -> S
     return snapshot.take(pairs, item_pairs.described(store.connection), number, seed, settings.graph_method, midnight)
 
 
-def read(checkpoints: Checkpoints, named: dict[str, Any]) -> Bundle:
-    """A bundle that a commit names."""
-    return bundle.from_bytes(checkpoints.kept(named["file"], named["sha256"]))
+def read(folder: Path, named: dict[str, Any]) -> Bundle:
+    """A bundle that a commit names, in the folder of checkpoints."""
+    return bundle.from_bytes(kept(folder, named["file"], named["sha256"]))

@@ -2,7 +2,7 @@
 
     python -m stream.refresh_worker CHECKPOINTS graph-3-snapshot.safetensors [graph-2.safetensors]
 
-CHECKPOINTS is the folder of the files, and of the result. It opens no store: whoever started it decides what becomes of the result.
+CHECKPOINTS is the folder of the files, and of the result. It opens no store: whoever started it does the rest.
 """
 
 import os

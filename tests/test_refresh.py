@@ -1,8 +1,10 @@
 """The product graph under a learner: the same bytes however the log is cut, killed or run beside, and features as scored."""
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from pydantic_core import from_json
 from sqlalchemy import select
 
 from labelstore import ledger
+from labelstore.item_pairs import Pair
 from labelstore.ledger import Swap
 from labelstore.stats import digest
 from labelstore.store import existing
@@ -23,11 +26,14 @@ from strategies import DAY, HOUR, T0, lines
 from stream import bundle, snapshot
 from stream.backtest import backtest
 from stream.bundle import Serving
+from stream.erasure import forget
 from stream.loop import Loop
+from stream.related import stand
 from stream.settings import Settings
 from stream.snapshot import Refused
 from stream.sources import ListSource
 from stream.workspace import opened
+from test_letters import said
 
 SETTINGS = Settings(methods=("settled",), window=2 * DAY, wait=5 * HOUR, keep=10 * DAY, graph_every=3 * DAY)
 GROUPS, SIZE = 4, 5
@@ -87,7 +93,7 @@ def parts(events: Sequence[dict[str, Any]], count: int) -> Log:
 def told(url: str, folder: Path) -> tuple[str, list[tuple[int, int]], dict[str, bytes]]:
     """Digest of the tables, swaps, and the bundles that the last commit names."""
     with existing(url) as connection:
-        swaps = [tuple(row) for row in ledger.load_swaps(connection)]
+        swaps = [(row.at, row.version) for row in ledger.load_swaps(connection)]
         newest = ledger.newest(connection)
         assert newest is not None
         names = [one["file"] for one in newest.progress.get("graph", {}).get("bundles", ())]
@@ -218,7 +224,7 @@ def _full(graph: Any, x: Any, settings: Any, seed: int, progress: Any) -> Any:
 def taken(number: int = 1, method: str = "dual") -> snapshot.Snapshot:
     """Each of 40 products is bought before those of 80 others that have its remainder by 8."""
     ends = [(a, b) for a in range(40) for b in range(40, 120) if (a - b) % 8 == 0]
-    pairs = [snapshot.Pair("co-purchase", f"p{a:03}", f"p{b}", 1.0, T0 + a) for a, b in sorted(ends)]
+    pairs = [Pair("co-purchase", f"p{a:03}", f"p{b}", 1.0, T0 + a) for a, b in sorted(ends)]
     words = [("p003", '{"group":"g","n":2}'), ("p999", '{"group":"g"}')]
     return snapshot.take(pairs, words, number, 1, method, T0 + DAY)
 
@@ -252,3 +258,74 @@ def test_a_version_that_went_wrong_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(GRAPH_METHODS, "daemon", GraphMethod(daemon.train, daemon.Settings()))
     with pytest.raises(Refused, match="train `dual`"):
         snapshot.learn(taken(method="daemon")._replace(words=torch.empty(2, 0, dtype=torch.int64)), None)
+
+
+# what a person may ask and do -----------------------------------------------------------------------------------------
+
+Say = Any
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Say:
+    return lambda *words: said(capsys, monkeypatch, *words)
+
+
+@pytest.fixture
+def mine(whole: tuple[Path, Any], tmp_path: Path) -> str:
+    """A copy of the store, with its folder."""
+    copytree(whole[0], tmp_path / "mine")
+    (tmp_path / "mine" / "store.checkpoints" / "lock").unlink(missing_ok=True)
+    return f"sqlite:///{tmp_path}/mine/store.db"
+
+
+def test_related(mine: str, say: Say) -> None:
+    """A table of products by rel; one that nobody knows is an error, and so is a store without a graph."""
+    status, table, _ = say("related", "p1", "--store", mine, "-k", "5")
+    assert (status, len(table.strip().splitlines())) == (0, 7)
+    found = json.loads(say("related", "p1", "--store", mine, "-k", "5", "--json")[1])
+    assert [one["rel"] for one in found] == sorted((one["rel"] for one in found), reverse=True)
+    assert "p1" not in {one["item"] for one in found}
+    assert any(one["bought"] > 0 for one in found)
+    assert "knows of nothing" in say("related", "nobody", "--store", mine)[2]
+
+
+def test_status_rollback_and_refresh(mine: str, say: Say) -> None:
+    """Back to the version before and on to a new one: each a commit, each a swap, and what is served follows."""
+    assert "served: version 3" in say("graph", "status", "--store", mine)[1]
+    assert say("graph", "rollback", "--store", mine)[:2] == (0, "version 2 is served again\n")
+    assert json.loads(say("graph", "status", "--store", mine, "--json")[1])["bundles"][0]["version"] == 2
+    assert say("graph", "refresh", "--store", mine)[1].startswith("version 4 is served: 20 products")
+    with existing(mine) as connection:
+        rows = ledger.load_swaps(connection)
+    assert [row.version for row in rows] == [1, 2, 3, 4]  # of one moment the last counts
+
+
+def test_evaluate(mine: str, say: Say, tmp_path: Path) -> None:
+    """Of a store, and of a log: the same figures where both have the version."""
+    found = json.loads(say("graph", "evaluate", "--store", mine, "--json")[1])
+    assert [one["version"] for one in found] == [2, 3]
+    assert found[0]["figures"].keys() == {"version 2", "popularity", "walk"}
+    assert 0 <= found[0]["figures"]["walk"]["hits"] <= 1
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b"\n".join(lines(EVENTS)) + b"\n")
+    again = json.loads(say("graph", "evaluate", str(log), "--graph-every", "3d", "--json")[1])
+    assert [one["version"] for one in again] == [1, 2]
+    assert "cold HR@10" in say("graph", "evaluate", "--store", mine)[1]
+    assert say("graph", "evaluate")[0] == 2
+
+
+def test_without_a_graph_the_remedy_is_told(tmp_path: Path, say: Say) -> None:
+    """A store of a run without a graph has no related products."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    backtest("log", ListSource(parts(EVENTS[:50], 1)), SETTINGS.model_copy(update={"graph_every": None}), url)
+    assert "--graph-every 7d" in " ".join(say("related", "p1", "--store", url)[2].split())
+
+
+def test_a_forgotten_user(mine: str) -> None:
+    """Impressions go with what the graph said of them; pairs and bundles, which name nobody, stay."""
+    before = stand(mine)
+    forgotten = forget("u1", mine)
+    assert forgotten.counts["impressions"]
+    with existing(mine) as connection:
+        assert connection.execute(select(impressions.c.graph).where(impressions.c.user_id == "u1")).all() == []
+    assert stand(mine) == before

@@ -125,7 +125,10 @@ def run(
             loop = Loop(live, settings, store, checkpoints, outbox=outbox, aside=True, **pace)  # type: ignore[arg-type]  # each its own
             log.info("going on", commit=loop.numbers.commit, read=loop.counts["read"])
             health.publish(status_of(loop, live))  # ready, however long the first turn takes
-            loop.run(_Telling(loop, live, health, log), stop)
+            try:
+                loop.run(_Telling(loop, live, health, log), stop)
+            finally:
+                loop.graph.leave()
             health.leave()
             log.info("left", commit=loop.numbers.commit, read=loop.counts["read"])
     finally:

@@ -10,6 +10,7 @@ learned from, and which version came before it, is a function of the log and the
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -190,6 +191,13 @@ class Refresh:
         for file in (made, why):  # the snapshot is named by the last commit, and goes with the next
             file.unlink(missing_ok=True)
         self._worker = self._pending = None
+
+    def leave(self) -> None:
+        """End the process that is learning, if any; whoever goes on from the last commit starts it again."""
+        if self._worker is not None:
+            os.kill(self._worker, signal.SIGTERM)
+            os.waitpid(self._worker, 0)
+            self._worker = None
 
     # commit and resume ----------------------------------------------------------------------------------------------
 

@@ -77,6 +77,18 @@ def shop(users: int = 60, days: int = 12, seed: int = 0) -> list[dict[str, Any]]
     return sorted(found, key=lambda event: event["at"])
 
 
+class Live(ListSource):
+    """Never over."""
+
+    def exhausted(self) -> frozenset[Any]:
+        return frozenset()
+
+    def poll(self, limit: int, paused: Any = frozenset()) -> Any:
+        if not (found := super().poll(limit, paused)):
+            time.sleep(0.02)
+        return found
+
+
 EVENTS = shop()
 Log = dict[tuple[str, int], list[bytes]]
 
@@ -178,16 +190,24 @@ def test_without_a_graph_nothing_is_done(tmp_path: Path) -> None:
     assert not any("graph" in name for name in [*newest.progress, *newest.settings])
 
 
-class Live(ListSource):
-    """Never over."""
+def test_the_other_database(whole: tuple[Path, Any], schema: str, tmp_path: Path) -> None:
+    """PostgreSQL ends with the same pairs, bundles and weights."""
+    result = backtest("log", ListSource(parts(EVENTS, 1)), SETTINGS, schema, checkpoints=tmp_path)
+    assert (told(schema, tmp_path), result.summary["methods"]["settled"]["digest"]) == whole[1]
 
-    def exhausted(self) -> frozenset[Any]:
-        return frozenset()
 
-    def poll(self, limit: int, paused: Any = frozenset()) -> Any:
-        if not (found := super().poll(limit, paused)):
-            time.sleep(0.02)
-        return found
+def test_killed_while_a_process_learns(whole: tuple[Path, Any], tmp_path: Path) -> None:
+    """The commit names the snapshot: whoever goes on learns from the file, to the same bundle."""
+    url, read = f"sqlite:///{tmp_path}/store.db", sum(event["at"] < T0 + 4 * DAY for event in EVENTS)
+    with opened(url, SETTINGS) as (store, checkpoints):
+        loop = Loop(Live(parts(EVENTS[:read], 1)), SETTINGS, store, checkpoints, poll=50, aside=True)
+        loop.graph._start = lambda: None  # type: ignore[method-assign]  # it is killed before it has begun
+        loop.run(stop=lambda: sum(loop.reading.offsets.values()) == read and loop.passed == loop.reading.clocks.value)
+    assert {file.name for file in (tmp_path / "store.checkpoints").glob("graph-*")} == {"graph-1-snapshot.safetensors"}
+    result, _ = run(tmp_path, parts(EVENTS, 1))
+    assert [version for _, version in result[1]] == [1, 2, 3]
+    assert result[1][1:] == whole[1][0][1][1:]
+    assert not list((tmp_path / "store.checkpoints").glob("*-snapshot*"))
 
 
 def test_aside_and_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,8 +239,7 @@ class KafkaSource:
     def journal(self) -> Sequence[Advance]:
         return ()
 
-    def swaps(self) -> None:
-        return None
+    def swaps(self) -> None: ...
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         self._courtesy.commit(offsets)

@@ -33,7 +33,7 @@ from labelstore.tables import item_pairs, items
 CO_PURCHASE, CO_VIEW = "co-purchase", "co-view"
 TOGETHER = 1_800_000  # ms between clicks of one user without a session
 LEAST = 0.05  # weight below which a pair is dropped
-HEAVIEST = 200  # pairs kept of each source
+MOST, HEAVIEST = 400, 200  # a source that has more pairs than the one keeps the other
 IDS = 5000  # sources in one query
 
 P = item_pairs.c
@@ -86,8 +86,8 @@ def close_day(connection: Connection, midnight: int, first: int, keep: int, rule
     expire(connection, before)
     for kind, rows in found.items():
         sources = _add(connection, kind, sorted(rows, key=lambda row: row[:4]), midnight, rules.half_life)
-        _cap(connection, kind, sources, midnight, rules.half_life)
-    expire(connection, midnight)
+        expire(connection, midnight)
+        _cap(connection, kind, sources, rules.half_life)
     return sum(map(len, found.values()))
 
 
@@ -140,14 +140,14 @@ def _add(connection: Connection, kind: str, rows: Iterable[Any], now: int, half_
     return sources
 
 
-def _cap(connection: Connection, kind: str, sources: set[str], now: int, half_life: int) -> None:
-    """Of each of these sources only the heaviest pairs stay; of equal ones those with the smaller target."""
-    many = select(P.source).where(P.kind == kind, named(P.source)).group_by(P.source).having(func.count() > HEAVIEST)
+def _cap(connection: Connection, kind: str, sources: set[str], half_life: int) -> None:
+    """Each of these sources that has more than `MOST` pairs keeps the `HEAVIEST`; of equal ones the smaller target."""
+    many = select(P.source).where(P.kind == kind, named(P.source)).group_by(P.source).having(func.count() > MOST)
     every = sorted(sources)
     for start in range(0, len(every), IDS):
         for source in connection.execute(many, names(every[start : start + IDS])).scalars().all():
-            pairs = load(connection, now, half_life, kind, source)
-            gone = [pair.target for pair in sorted(pairs, key=lambda pair: (-pair.weight, pair.target))[HEAVIEST:]]
-            connection.execute(
-                delete(item_pairs).where(P.kind == kind, P.source == source, named(P.target)), names(gone)
-            )
+            here = and_(P.kind == kind, P.source == source)
+            rows = connection.execute(select(P.weight, P.at, P.target).where(here))
+            ranked = sorted((-math.log2(weight) - at / half_life, target) for weight, at, target in rows)
+            gone = [target for _, target in ranked[HEAVIEST:]]
+            connection.execute(delete(item_pairs).where(here, named(P.target)), names(gone))

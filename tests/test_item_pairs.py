@@ -124,3 +124,18 @@ def test_the_table_is_the_sum(open_store: Open, log: list[dict[str, Any]]) -> No
         assert found.get(pair, 0.0) == pytest.approx(wanted.get(pair, 0.0), abs=2 * LEAST), (pair, found, wanted)
     for pair, weight in found.items():
         assert weight == pytest.approx(wanted.get(pair, 0.0), abs=LEAST)
+
+
+def test_what_is_light_goes(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source with too many pairs keeps the heaviest; and what has decayed is dropped at its midnight, not before."""
+    monkeypatch.setattr(item_pairs, "MOST", 3)
+    monkeypatch.setattr(item_pairs, "HEAVIEST", 2)
+    log = [{"at": T0 + n * HOUR, "user_id": f"u{n // 2}"} for n in range(12)]
+    for n, event in enumerate(log):
+        event |= {"type": "conversion", "kind": "purchase", "event_id": f"c{n}"}
+        event["item_id"] = "a" if n % 2 == 0 else f"b{min(n // 2, 4)}"  # b4 twice
+    facts = [(k.known_at, k.event) for k in known(log)]
+    assert count(open_store(), facts, 1) == {("co-purchase", "a", "b0"): 1.0, ("co-purchase", "a", "b4"): 2.0}
+    lasts = int(RULES.half_life / DAY * math.log2(1 / LEAST))
+    assert len(count(open_store(), facts, 1 + lasts)) == 2
+    assert len(count(open_store(), facts, 2 + lasts)) == 1

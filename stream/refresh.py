@@ -9,9 +9,6 @@ Event time waits at a midnight where a refresh is due while the last one is stil
 learned from, and which version came before it, is a function of the log and the swaps.
 """
 
-import os
-import signal
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from labelstore.ledger import Swap
 from labelstore.retention import DAY
 from labelstore.store import LabelStore
 from stream import bundle, snapshot
+from stream.aside import Aside
 from stream.bundle import Bundle, Serving
 from stream.checkpoint import Checkpoints, kept
 from stream.settings import Settings
@@ -54,7 +52,7 @@ class Refresh:
         self.every, self._settings, self._store, self._checkpoints = settings.graph_every, settings, store, checkpoints
         self._rules = Rules(settings.graph_window, settings.graph_half_life)
         self._told = None if told is None else sorted(told)
-        self._aside = aside
+        self._apart, self._aside = aside, Aside(checkpoints.folder)
         self.served: Serving | None = None
         self.watch: Callable[[Snapshot, Bundle | None], None] = lambda taken, before: None  # hears of every refresh
         self.number = 0  # of the last refresh that was begun
@@ -64,7 +62,6 @@ class Refresh:
         self._files: list[dict[str, Any]] = []  # the bundles that are kept, the newest first
         self._ready: list[Bundle] = []  # learned, to be swapped when that is told
         self._pending: dict[str, Any] | None = None  # the snapshot that is being learned from, if any
-        self._worker: int | None = None  # its process
         self._unsaved: list[Swap] = []
 
     # the day --------------------------------------------------------------------------------------------------------
@@ -114,7 +111,7 @@ class Refresh:
         self._last = midnight
         taken = take(self._store, self._settings, self.number, midnight)
         self.watch(taken, self.served.bundle if self.served else None)
-        if self._aside:
+        if self._apart:
             name = f"graph-{self.number}-snapshot.safetensors"
             sha256 = self._checkpoints.keep(name, snapshot.to_bytes(taken))
             self._pending = {"file": name, "sha256": sha256, "number": self.number, "until": midnight}
@@ -166,38 +163,23 @@ class Refresh:
         self.served = Serving(chosen)
         self._unsaved.append(Swap(at, chosen.version))
 
-    # a process of its own -------------------------------------------------------------------------------------------
-
     def _start(self) -> None:
         assert self._pending is not None
-        before, folder = [self._files[0]["file"]] if self._files else [], self._checkpoints.folder
-        command = [sys.executable, "-m", "stream.refresh_worker", str(folder), self._pending["file"], *before]
-        self._worker = os.posix_spawn(sys.executable, command, {**os.environ, "OMP_NUM_THREADS": "1"})
+        self._aside.begin(self._pending["file"], self._files[0]["file"] if self._files else None)
 
     def _reap(self) -> None:
-        """Take what the process has made, if it is done."""
-        if self._worker is None or self._pending is None:
+        """Take what the process has made, if it is done. Its snapshot, named by the last commit, goes with the next."""
+        if self._pending is None or (found := self._aside.result(self._pending["number"])) is None:
             return
-        process, status = os.waitpid(self._worker, os.WNOHANG)
-        if not process:
-            return
-        number, folder = self._pending["number"], self._checkpoints.folder
-        made, why = folder / f"graph-{number}.made", folder / f"graph-{number}.refused"
-        if made.is_file():
-            self._ready.append(bundle.from_bytes(made.read_bytes()))
+        if isinstance(found, Bundle):
+            self._ready.append(found)
         else:
-            said = why.read_text() if why.is_file() else f"its process ended with status {status}"
-            self._refuse(said, number, self._pending["until"])
-        for file in (made, why):  # the snapshot is named by the last commit, and goes with the next
-            file.unlink(missing_ok=True)
-        self._worker = self._pending = None
+            self._refuse(found, self._pending["number"], self._pending["until"])
+        self._pending = None
 
     def leave(self) -> None:
-        """End the process that is learning, if any; whoever goes on from the last commit starts it again."""
-        if self._worker is not None:
-            os.kill(self._worker, signal.SIGTERM)
-            os.waitpid(self._worker, 0)
-            self._worker = None
+        """End the process that is learning, if any."""
+        self._aside.end()
 
     # commit and resume ----------------------------------------------------------------------------------------------
 
@@ -234,7 +216,7 @@ class Refresh:
             self._told = [one for one in self._told if one.at > progress["passed"]]
         if pending := files[served + ready :]:
             self._pending = pending[0]
-            if self._aside:
+            if self._apart:
                 self._start()
             else:
                 self._finish_here(pending[0])

@@ -34,9 +34,9 @@ from stream.settings import Settings
 
 METHODS = ("esdfm", DEFAULT)
 STEPS: dict[str, tuple[Any, str, bool]] = {  # name -> (where, function, killed before it is called, or after)
-    "before the file": (checkpoint, "_write", False),
+    "before the file": (checkpoint, "write", False),
     "before its rename": (Path, "rename", False),
-    "after its rename": (checkpoint, "_write", True),
+    "after its rename": (checkpoint, "write", True),
     "before the row": (ledger, "record", False),
     "before the SQL commit": (LabelStore, "commit", False),
     "after the SQL commit": (LabelStore, "commit", True),

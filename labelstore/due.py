@@ -44,7 +44,7 @@ _CREDITS = (
     .order_by(C.seq)
 )
 _SIGNALS = select(S.impression, S.kind, S.at, S.known_at).where(within(S.impression)).order_by(S.seq)
-_FEATURES = select(I.seq, I.at, I.known_at, I.features).where(within(I.seq)).order_by(I.seq)
+_FEATURES = select(I.seq, I.at, I.known_at, I.features, I.graph).where(within(I.seq)).order_by(I.seq)
 
 
 class Target:
@@ -152,7 +152,7 @@ class Target:
         marks: list[tuple[int, str, int]] = []
         signalled: list[tuple[int, str, int]] = []
         for n, look in enumerate(due):
-            _, at, known_at, _ = shown[look.impression]
+            _, at, known_at, *_ = shown[look.impression]
             rows.append(self._known(look, at, known_at, credits.get(look.impression, ())))
             until = min(rows[-1].first, look.at)
             for kind, signal_at, signal_known in seen.get(look.impression, ()):
@@ -179,6 +179,7 @@ class Target:
             signals=marks,
             signalled=signalled,
             features={seq: row[3] for seq, row in shown.items()},
+            graph={seq: row[4] for seq, row in shown.items() if row[4] is not None},
         )
 
     def _known(self, look: Due, at: int, known_at: int, credits: Sequence[Credit]) -> "_Known":

@@ -9,7 +9,7 @@ from labelstore.address import shown
 from labelstore.refusals import StoreError
 from labelstore.tables import checkpoints, erasures, metadata
 
-HEAD = "0004"  # the last file of migrations/versions
+HEAD = "0005"  # the last file of migrations/versions
 UNMARKED = ("0001", "0002")  # stores of before revisions: without and with the table of erasures
 BESIDE = MetaData()  # the mark is no part of what a log says
 version = Table("alembic_version", BESIDE, Column("version_num", String(32), primary_key=True))
@@ -70,7 +70,7 @@ def known() -> list[str]:
     """All revisions, the oldest first.
 
     >>> known()
-    ['0001', '0002', '0003', '0004']
+    ['0001', '0002', '0003', '0004', '0005']
     """
     return [f"{n:04}" for n in range(1, int(HEAD) + 1)]
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, delete, func, insert, inspect, select
 
 from labelstore.bulk import insert_rows
-from labelstore.tables import checkpoints, dead_letters, journal, metrics, waiting
+from labelstore.tables import checkpoints, dead_letters, journal, metrics, swaps, waiting
 
 DEAD_LETTER_BYTES = 10_000  # of a record that cannot be read, this much is kept in SQL; the log has it whole
 
@@ -39,6 +39,13 @@ class Advance(NamedTuple):
     partition: int
     offset: int
     clock: int
+
+
+class Swap(NamedTuple):
+    """Impressions known from ``at`` on, ms, pass with this version of the product graph."""
+
+    at: int
+    version: int
 
 
 class Hour(NamedTuple):
@@ -76,6 +83,12 @@ def files(connection: Connection) -> set[str]:
     return set(connection.execute(select(checkpoints.c.file)).scalars())
 
 
+def bundles(connection: Connection) -> set[str]:
+    """The files of the product graph that rows of checkpoints name."""
+    told = connection.execute(select(checkpoints.c.progress)).scalars()
+    return {part["file"] for progress in told for part in progress.get("graph", {}).get("bundles", ())}
+
+
 def save_waiting(connection: Connection, passed: int, read: Sequence[Waiting]) -> None:
     """Drop what has passed (known_at < ``passed``); add what was read since the last commit and still waits."""
     connection.execute(delete(waiting).where(waiting.c.known_at < passed))
@@ -105,6 +118,20 @@ def load_journal(connection: Connection) -> list[Advance]:
         return []  # written before there was one
     rows = connection.execute(select(journal).order_by(journal.c.topic, journal.c.partition, journal.c.offset))
     return [Advance(*row) for row in rows]
+
+
+def save_swaps(connection: Connection, rows: Sequence[Swap]) -> None:
+    """Write down which version took over when; of one moment the last counts."""
+    for row in rows:
+        connection.execute(delete(swaps).where(swaps.c.at == row.at))
+        connection.execute(insert(swaps), [row._asdict()])
+
+
+def load_swaps(connection: Connection) -> list[Swap]:
+    """All swaps in order: what `swaps.jsonl` beside an exported log holds."""
+    if not inspect(connection).has_table(swaps.name):
+        return []  # written before there were any
+    return [Swap(*row) for row in connection.execute(select(swaps).order_by(swaps.c.at))]
 
 
 def save_dead_letters(connection: Connection, letters: Iterable[Mapping[str, Any]]) -> None:

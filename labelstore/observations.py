@@ -81,6 +81,7 @@ class Observations(NamedTuple):
     an outcome before it, label and signals are those of the outcome's time: nobody knows yet what the first look will see.
     ``before`` and ``before_at``: label and time of the look before this one that was learned; 0 and ``shown_at`` if there
     is none. ``signalled`` (rows of (row, kind, ms from the impression to the moment it was known)): signals by THIS look.
+    ``features``, ``graph``: of the impressions by seq, JSON as shown and as scored.
     """
 
     at: NDArray[np.int64]
@@ -99,6 +100,7 @@ class Observations(NamedTuple):
     signals: list[tuple[int, str, int]]
     signalled: list[tuple[int, str, int]]
     features: dict[int, str]
+    graph: dict[int, str]
 
 
 def turn(seq: int) -> int:

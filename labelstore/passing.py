@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
@@ -26,7 +27,7 @@ Rows = dict[type[Event], list[tuple[Any, ...]]]
 
 REFERRING = ("seq", "id", "kind", "at", "known_at", "impression_id", "user_id", "item_id", "session_id")
 COLUMNS: dict[type[Event], tuple[str, ...]] = {
-    Impression: ("seq", "id", "at", "known_at", "user_id", "item_id", "context_item_id", "features", "served"),
+    Impression: ("seq", "id", "at", "known_at", "user_id", "item_id", "context_item_id", "features", "served", "graph"),
     Signal: REFERRING,
     Conversion: (*REFERRING, "value", "basket_id"),
     Adjustment: ("seq", "id", "at", "known_at", "conversion_id", "action", "value"),
@@ -38,15 +39,20 @@ _REPLACED = delete(items).where(items.c.id == bindparam("product"))
 
 
 class Shown(NamedTuple):
-    """An impression that has just passed."""
+    """An impression that has just passed. ``graph``: what the product graph said of it, JSON."""
 
     seq: int
     known_at: int
     impression: Impression
+    graph: str | None
 
 
 def pass_on(
-    connection: Connection, facts: Sequence[tuple[int, Event]], last: int, windows: Mapping[str, int]
+    connection: Connection,
+    facts: Sequence[tuple[int, Event]],
+    last: int,
+    windows: Mapping[str, int],
+    graph: Sequence[str | None] = (),
 ) -> tuple[list[Shown], Counter[str], int]:
     """Take the records that pass now.
 
@@ -54,6 +60,7 @@ def pass_on(
         facts: (known_at, event), in the one order in which records pass.
         last: the highest ``seq`` given so far.
         windows: target kind -> attribution window, ms.
+        graph: what the product graph says of each of ``facts``; none of any if empty.
 
     Returns: the new impressions; counts of each table's new rows, ``duplicates`` and ``past_window``; the highest seq.
     """
@@ -62,16 +69,16 @@ def pass_on(
     shown: list[Shown] = []
     known = _known(connection, facts)
     seq = last
-    for known_at, fact in facts:
+    for (known_at, fact), told in zip(facts, graph or repeat(None), strict=False):
         kind = type(fact)
         if _repeats(fact, known[kind]):
             counts["duplicates"] += 1
             continue
         seq += 1
         counts[TABLES[kind].name] += 1
-        rows[kind].append(_row(seq, known_at, fact))
+        rows[kind].append(_row(seq, known_at, fact, told))
         if isinstance(fact, Impression):
-            shown.append(Shown(seq, known_at, fact))
+            shown.append(Shown(seq, known_at, fact, told))
     _insert(connection, rows, known[Item])
     counts["past_window"] = _attribute(connection, rows, last + 1, windows)
     return shown, counts, seq
@@ -128,7 +135,7 @@ def _attribute(connection: Connection, rows: Rows, first: int, windows: Mapping[
     return past
 
 
-def _row(seq: int, known_at: int, fact: Event) -> tuple[Any, ...]:
+def _row(seq: int, known_at: int, fact: Event, graph: str | None) -> tuple[Any, ...]:
     """An event as a row of its table, in the order of `COLUMNS`."""
     if isinstance(fact, Item):
         return fact.item_id, fact.at, known_at, to_json(fact.features).decode()
@@ -136,7 +143,7 @@ def _row(seq: int, known_at: int, fact: Event) -> tuple[Any, ...]:
         return seq, fact.event_id, fact.at, known_at, fact.conversion_id, fact.action, _plus(fact.value)
     if isinstance(fact, Impression):
         shown = seq, fact.impression_id, fact.at, known_at, fact.user_id, fact.item_id, fact.context_item_id
-        return *shown, to_json(fact.features).decode(), fact.served and fact.served.model_dump_json()
+        return *shown, to_json(fact.features).decode(), fact.served and fact.served.model_dump_json(), graph
     names = fact.impression_id, fact.user_id, fact.item_id, fact.session_id
     row = (seq, fact.event_id, fact.kind, fact.at, known_at, *names)
     return (*row, _plus(fact.value), fact.basket_id) if isinstance(fact, Conversion) else row

@@ -72,7 +72,7 @@ def copy(connection: Connection, table: Table, columns: Sequence[str], rows: Seq
 
 def analyze(connection: Connection) -> None:
     """Tell the planner how large the tables are, uncommitted rows among them; inside of the transaction."""
-    connection.exec_driver_sql("ANALYZE impressions, signals, conversions, adjustments, predictions, looks")
+    connection.exec_driver_sql("ANALYZE impressions, signals, conversions, adjustments, predictions, looks, item_pairs")
 
 
 def size(connection: Connection) -> int:

@@ -4,11 +4,11 @@ import hashlib
 
 from sqlalchemy import Connection, func, select
 
-from labelstore.tables import checkpoints, erasures, journal, metadata
+from labelstore.tables import checkpoints, erasures, journal, metadata, swaps
 
 CHUNK = 10_000
 BESIDE = {"retried", "forwarded"}  # columns that are no part of what a log says
-APART = {checkpoints, erasures, journal}  # tables that are not
+APART = {checkpoints, erasures, journal, swaps}  # tables that are not
 
 
 def sizes(connection: Connection) -> dict[str, int]:

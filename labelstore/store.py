@@ -60,12 +60,14 @@ class LabelStore:
         """Make everything since the last commit durable, as one."""
         self.connection.commit()
 
-    def pass_on(self, facts: Sequence[tuple[int, Event]]) -> tuple[list[passing.Shown], Counter[str]]:
+    def pass_on(
+        self, facts: Sequence[tuple[int, Event]], graph: Sequence[str | None] = ()
+    ) -> tuple[list[passing.Shown], Counter[str]]:
         """Take records that pass now, as (known_at, event) in their one order; see `passing.pass_on`."""
         if self._analyzed and self.seq >= 2 * self._analyzed:
             postgres.analyze(self.connection)
             self._analyzed = self.seq
-        shown, counts, self.seq = passing.pass_on(self.connection, facts, self.seq, self.windows)
+        shown, counts, self.seq = passing.pass_on(self.connection, facts, self.seq, self.windows, graph)
         return shown, counts
 
     def target(self, kind: str, schedules: Sequence[Schedule], hindsight: Set[int] = frozenset()) -> Target:

@@ -54,6 +54,7 @@ impressions = Table(
     Column("context_item_id", TEXT),
     Column("features", TEXT, nullable=False),  # JSON, as it was shown
     Column("served", TEXT),
+    Column("graph", TEXT),  # JSON: what the bundle of that time said of it; null where there was none
 )
 _late = impressions.c.known_at > impressions.c.at
 Index("impressions_late", impressions.c.known_at, sqlite_where=_late, postgresql_where=_late)
@@ -83,6 +84,12 @@ for _table in (signals, conversions):
     Index(f"{_table.name}_impression", _table.c.impression)
     Index(f"{_table.name}_open_id", _table.c.impression_id, sqlite_where=_open, postgresql_where=_open)
     Index(f"{_table.name}_open_touch", _table.c.user_id, _table.c.item_id, sqlite_where=_open, postgresql_where=_open)
+_bought = conversions.c.user_id.is_not(None)
+Index("conversions_user", conversions.c.user_id, conversions.c.at, sqlite_where=_bought, postgresql_where=_bought)
+_clicked = signals.c.kind == "click"
+for _name in ("session", "user"):
+    _by = signals.c[f"{_name}_id"]
+    Index(f"clicks_{_name}", _by, signals.c.at, sqlite_where=_clicked, postgresql_where=_clicked)
 Index("conversions_credited", conversions.c.credited_at)
 _new = conversions.c.credited_at.is_(None) & conversions.c.impression.is_not(None)
 Index("conversions_uncredited", conversions.c.seq, sqlite_where=_new, postgresql_where=_new)
@@ -106,6 +113,19 @@ items = Table(
     Column("at", BigInteger, nullable=False),
     Column("known_at", BigInteger, nullable=False),
     Column("features", TEXT, nullable=False),
+)
+
+item_pairs = Table(
+    "item_pairs",
+    metadata,
+    Column("kind", TEXT, primary_key=True),
+    Column("source", TEXT, primary_key=True),
+    Column("target", TEXT, primary_key=True),
+    Column("weight", Float, nullable=False),  # as of `at`, from when on it decays
+    Column("at", BigInteger, nullable=False),
+    Column("since", BigInteger, nullable=False),  # the midnight at which the pair was new
+    Column("until", BigInteger, nullable=False, index=True),  # when it will have decayed to nothing
+    sqlite_with_rowid=False,
 )
 
 predictions = Table(
@@ -174,6 +194,13 @@ journal = Table(
     Column("partition", Integer, primary_key=True, autoincrement=False),
     Column("offset", BigInteger, primary_key=True, autoincrement=False),  # of the partition's next record
     Column("clock", BigInteger, nullable=False),  # to which its clock was raised before that
+)
+
+swaps = Table(
+    "swaps",
+    metadata,
+    Column("at", BigInteger, primary_key=True, autoincrement=False),  # what is known from then on, event time
+    Column("version", Integer, nullable=False),  # ... passes with this version of the product graph
 )
 
 erasures = Table(

@@ -84,7 +84,7 @@ class Assembler:
     def batch(self, seen: Observations) -> Batch:
         """Observations as tensors, row by row."""
         place = {seq: row for row, seq in enumerate(seen.features)}
-        rows = self.rows(from_json(text) for text in seen.features.values())
+        rows = self.rows(with_graph(from_json(text), seen.graph.get(seq)) for seq, text in seen.features.items())
         counts, since = self._signals(seen)
         counts_now, signalled = self._signalled(seen)
         return Batch(
@@ -124,6 +124,17 @@ class Assembler:
             if first[row, place] < 0 or age / 1000 < first[row, place]:
                 first[row, place] = age / 1000
         return counts, first
+
+
+def with_graph(features: Features, graph: str | None) -> Features:
+    """Features as shown and what the product graph said of the impression, JSON, but for its version.
+
+    >>> with_graph({"page": "front"}, '{"version": 3, "rel": 0.5}')
+    {'page': 'front', 'graph.rel': 0.5}
+    """
+    if graph is None:
+        return features
+    return {**features, **{f"graph.{name}": value for name, value in from_json(graph).items() if name != "version"}}
 
 
 def _place(places: dict[str, int], name: str, most: int) -> int:

@@ -1,5 +1,6 @@
 """The only file that commits, in this order:
 
+0. bundles of the product graph, as they are made -> ``checkpoints/graph-<version>.safetensors``, in the same way;
 1. weights, optimizer, auxiliary models, feature moments, unfinished batches and counts -> ``checkpoints/<n>.safetensors``
    (temporary name, fsync, rename, fsync of the folder);
 2. ONE SQL transaction: facts, looks, scores, waiting records, dead letters, metrics, journal, and the row (n, file, its
@@ -36,7 +37,7 @@ class Checkpoints:
     """The folder of files and the rows beside the facts."""
 
     def __init__(self, store: LabelStore, folder: Path, settings: Settings) -> None:
-        self._store, self._folder, self._settings = store, folder, settings
+        self._store, self.folder, self._settings = store, folder, settings
         folder.mkdir(parents=True, exist_ok=True)
         self.n = 0  # of the last commit
 
@@ -44,15 +45,22 @@ class Checkpoints:
         """Steps 1 and 2; then all but the last ``keep`` files are removed."""
         data = save({name: value.detach().contiguous() for name, value in tensors.items()})
         file = f"{self.n + 1}.safetensors"
-        _write(self._folder / file, data)
+        write(self.folder / file, data)
         row = ledger.Checkpoint(
             self.n + 1, file, hashlib.sha256(data).hexdigest(), progress, self._settings.told(), version("belated")
         )
         old = ledger.record(self._store.connection, row, keep)
+        bundles = ledger.bundles(self._store.connection)
         self._store.commit()
         self.n += 1
-        for name in old:
-            (self._folder / name).unlink(missing_ok=True)
+        left = [file.name for file in self.folder.glob("graph-*.safetensors") if file.name not in bundles]
+        for name in old + left:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def keep(self, name: str, data: bytes) -> str:
+        """A bundle of the product graph, before the commit that names it; its sha256."""
+        write(self.folder / name, data)
+        return hashlib.sha256(data).hexdigest()
 
     def forward(self, outbox: Outbox | None) -> None:
         """Step 4; also at the start, for whoever was killed before it. Nothing else may be uncommitted."""
@@ -69,7 +77,7 @@ class Checkpoints:
         if row is None:
             return None
         self._same_settings(row.settings)
-        path = self._folder / row.file
+        path = self.folder / row.file
         if not path.is_file():
             raise CheckpointError(f"{path}: the file of checkpoint {row.n} is gone; {REMEDY}")
         data = path.read_bytes()
@@ -94,10 +102,25 @@ def _short(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
+def kept(folder: Path, name: str, sha256: str) -> bytes:
+    """A bundle of the product graph that a commit names.
+
+    Raises:
+        CheckpointError: its file is gone or another one.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise CheckpointError(f"{path}: a bundle of the product graph is gone; {REMEDY}")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise CheckpointError(f"{path}: not the bundle that was written (its sha256 differs); {REMEDY}")
+    return data
+
+
 REMEDY = "restore it from a backup, or rebuild by replaying the log into a new --store"
 
 
-def _write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes) -> None:
     """All of it under that name, or nothing: also when the machine loses power."""
     partial = path.with_suffix(".partial")
     with partial.open("wb") as stream:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import typer
 from pydantic import ValidationError
 
-from stream.commands import config, daemon, dlq, labels, logs, replays, stores, topics
+from stream.commands import config, daemon, dlq, graph, labels, logs, replays, stores, topics
 from stream.commands.simulate import simulate
 from stream.terminal import error
 
@@ -19,10 +19,14 @@ app = typer.Typer(
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
     replays.backtest, replays.replay, logs.validate, logs.convert, simulate, topics.produce, topics.export,
-    stores.forget, daemon.run, replays.demo,
+    stores.forget, graph.related, daemon.run, replays.demo,
 )  # fmt: skip
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "config": ("The file of settings.", {"init": config.init, "show": config.show}),
+    "graph": (
+        "Which products follow which.",
+        {"status": graph.status, "refresh": graph.refresh, "rollback": graph.rollback, "evaluate": graph.evaluate},
+    ),
     "labels": ("Look into the label store.", {"show": labels.show, "export": labels.export}),
     "dlq": ("Records that could not be read.", {"list": dlq.list_, "show": dlq.show, "retry": dlq.retry}),
     "store": (

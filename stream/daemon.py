@@ -122,10 +122,13 @@ def run(
             log.info("starting", topics=config.kafka.topics, servers=config.kafka.servers, http_port=server.port)
             live = source()
             pace = dict(every=stored.records, every_s=stored.every / 1000)
-            loop = Loop(live, settings, store, checkpoints, outbox=outbox, **pace)  # type: ignore[arg-type]  # each its own
+            loop = Loop(live, settings, store, checkpoints, outbox=outbox, aside=True, **pace)  # type: ignore[arg-type]  # each its own
             log.info("going on", commit=loop.numbers.commit, read=loop.counts["read"])
             health.publish(status_of(loop, live))  # ready, however long the first turn takes
-            loop.run(_Telling(loop, live, health, log), stop)
+            try:
+                loop.run(_Telling(loop, live, health, log), stop)
+            finally:
+                loop.graph.leave()
             health.leave()
             log.info("left", commit=loop.numbers.commit, read=loop.counts["read"])
     finally:

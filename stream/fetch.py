@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
-from labelstore.ledger import Advance
+from labelstore.ledger import Advance, Swap
 from stream import broker, journal, numbering
 from stream.config import Kafka
 from stream.envelope import exact
@@ -53,6 +53,7 @@ def fetch(
     since: str,
     until: str,
     advances: Iterable[Advance] = (),
+    swaps: Iterable[Swap] | None = None,
     told: Callable[..., None] = lambda done, of=None: None,
 ) -> Fetched:
     """Write the records of ``config.topics`` from ``since`` (earliest, ts=, last=) to ``until`` (end, ts=) into ``dst``.
@@ -74,6 +75,8 @@ def fetch(
             numbering.write(dst, {place: file.jumps for place, file in files.items()})
             if rows:
                 journal.write(dst, rows)
+            if swaps is not None:
+                journal.write_swaps(dst, swaps)
             for file in files.values():
                 file.finish()
     except KafkaError as error:

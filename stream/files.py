@@ -1,7 +1,7 @@
 """The embedded log: JSON lines on disk.
 
     folder/topic/partition.jsonl        also .jsonl.gz, and .jsonl.zst with the extra `zstd`
-    folder/journal.jsonl                where the log is that of a live run: see `stream.journal`
+    folder/journal.jsonl, swaps.jsonl   where the log is that of a live run: see `stream.journal`
     file.jsonl                          one file is one partition, 0, of the topic named like the file
 
     folder/offsets.json                 where lines have other offsets than their numbers: see `stream.numbering`
@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from labelstore.ledger import Advance
+from labelstore.ledger import Advance, Swap
 from stream import journal, numbering
 from stream.envelope import parse
 from stream.numbering import Numbering
@@ -38,6 +38,7 @@ class FileSource:
         self._files = _discover(path)
         self._numbers = numbering.read(path)
         self._journal = journal.read(path) if path.is_dir() else ()
+        self._swaps = journal.read_swaps(path) if path.is_dir() else None
         self._turn = 0
         self.seek({})
 
@@ -90,6 +91,9 @@ class FileSource:
 
     def journal(self) -> Sequence[Advance]:
         return self._journal
+
+    def swaps(self) -> Sequence[Swap] | None:
+        return self._swaps
 
     def file(self, partition: Partition) -> Path:
         """Where a partition lies.

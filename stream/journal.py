@@ -7,6 +7,11 @@ polls. Of several advances at one place only the last, which is the highest, can
 Beside an exported log it is a file `journal.jsonl`, a line an advance:
 
     {"topic": "events", "partition": 0, "offset": 17, "clock": 1700000000000}
+
+and beside it stands, where that run had a product graph, `swaps.jsonl`: which version was served from when on, see
+`stream.refresh`.
+
+    {"at": 1700000000000, "version": 3}
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,11 +20,11 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from labelstore.ledger import Advance
+from labelstore.ledger import Advance, Swap
 from stream.sources import Partition, SourceError
 from stream.watermark import BEGINNING
 
-NAME = "journal.jsonl"
+NAME, SWAPS = "journal.jsonl", "swaps.jsonl"
 
 
 class Journal:
@@ -77,6 +82,33 @@ def read(folder: Path) -> Sequence[Advance]:
 def write(folder: Path, rows: Iterable[Advance]) -> None:
     """Put a journal beside a log."""
     (folder / NAME).write_bytes(b"".join(to_json(row._asdict()) + b"\n" for row in rows))
+
+
+def read_swaps(folder: Path) -> Sequence[Swap] | None:
+    """The swaps beside a log; None if nothing says when there were any.
+
+    Raises:
+        SourceError: a line of it is no swap.
+    """
+    file = folder / SWAPS
+    if not file.is_file():
+        return None
+    return [_swap(file, n, line) for n, line in enumerate(file.read_bytes().splitlines(), 1) if line.strip()]
+
+
+def write_swaps(folder: Path, rows: Iterable[Swap]) -> None:
+    """Put swaps beside a log."""
+    (folder / SWAPS).write_bytes(b"".join(to_json(row._asdict()) + b"\n" for row in rows))
+
+
+def _swap(file: Path, n: int, line: bytes) -> Swap:
+    try:
+        row = Swap(**from_json(line))
+        if all(type(value) is int for value in row):
+            return row
+    except (ValueError, TypeError):
+        pass
+    raise SourceError(f'{file}, line {n}: expected {{"at": ms, "version": 0}}; export the log again, with its journal')
 
 
 def _advance(file: Path, n: int, line: bytes) -> Advance:

@@ -239,6 +239,8 @@ class KafkaSource:
     def journal(self) -> Sequence[Advance]:
         return ()
 
+    def swaps(self) -> None: ...
+
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         self._courtesy.commit(offsets)
 

@@ -16,20 +16,20 @@ from labelstore.retention import DAY
 from labelstore.store import LabelStore
 from learner.model import Shape
 from learner.trainer import BLOCK
-from stream.assemble import Assembler
+from stream.assemble import Assembler, with_graph
 from stream.checkpoint import Checkpoints
 from stream.forwarding import Outbox
 from stream.learning import Learner, Unscored
+from stream.pace import Pace
 from stream.pretraining import Pretraining
 from stream.progress import Numbers
 from stream.reading import Reading
+from stream.refresh import Refresh
 from stream.settings import Settings
 from stream.sources import Source
 from stream.truth import Truth
 from stream.validation import Validation
 from stream.watermark import BEGINNING
-
-PATIENCE = 3.0  # seconds for which spans are worked off before the source is asked again; changes no result
 
 
 class Loop:
@@ -40,6 +40,7 @@ class Loop:
         poll: records read at a time. every: records read between commits. Neither can change a result.
         hindsight: what a first pass found, for methods that may know it. truth: of a simulated log.
         every_s: seconds between commits, of the machine's clock. outbox: where dead letters are forwarded.
+        aside: the product graph is learned in a process of its own.
     """
 
     def __init__(
@@ -54,15 +55,16 @@ class Loop:
         truth: Truth | None = None,
         every_s: float = float("inf"),
         outbox: Outbox | None = None,
+        aside: bool = False,
     ) -> None:
         self.source, self.settings, self.store = source, settings, store
-        self._checkpoints, self._poll, self._every, self._every_s = checkpoints, poll, every, every_s
-        self._outbox = outbox
+        self._checkpoints, self._poll, self._outbox, self._pace = checkpoints, poll, outbox, Pace(every, every_s)
         self.counts: Counter[str] = Counter()
         self.reading = Reading(source, settings, self.counts)
         self.assembler = Assembler(Shape())
         self.unscored = Unscored()
         self.pretraining = Pretraining(settings)
+        self.graph = Refresh(settings, store, checkpoints, source.swaps(), aside)
         self.learners = [Learner(n, name, settings, store, self.unscored) for n, name in enumerate(settings.learners)]
         self._schedules = list(dict.fromkeys(learner.schedule for learner in self.learners))
         self.target = store.target(settings.target, self._schedules, hindsight)
@@ -70,9 +72,6 @@ class Loop:
         self._passed = BEGINNING  # everything with known_at below it has passed
         self._midnight = BEGINNING  # the last one that was passed
         self._last = BEGINNING  # known_at of the last record that passed
-        self._since, self._asked = 0, time.monotonic()  # records and time since the last commit
-        self._until = float("inf")
-        self._stop: Callable[[], bool] = lambda: False
         self.numbers = Numbers({}, 0, BEGINNING, BEGINNING, 0, 0.0)
         self._resume()
         self._measure()
@@ -84,28 +83,18 @@ class Loop:
         goes on from the commit ends with the same bytes.
         """
         self._checkpoints.forward(self._outbox)
-        self._stop = stop
+        self._pace.stop = stop
         while not (over := self.reading.over) and not stop():
-            self._since += self.reading.read(self._poll)
-            self._until = time.monotonic() + PATIENCE
+            self._pace.turn(self.reading.read(self._poll))
             self._advance(self.reading.clocks.value)
             told(self.counts["read"])
             self._measure()
-            if self._is_due():
+            if self._pace.due(self.reading.unsaved):
                 self.commit()
         if over:
-            self._until, self._stop = float("inf"), lambda: False
+            self._pace.hurry()
             self._advance(self.reading.finish())
         self.commit()
-
-    def _is_due(self) -> bool:
-        """Whether to commit: enough was read, or something has happened and it is time."""
-        late = time.monotonic() - self._asked >= self._every_s
-        return self._since >= self._every or (late and (self._since > 0 or self.reading.unsaved))
-
-    def _enough(self) -> bool:
-        """Whether the source wants to be asked again, or the run to stop, before the watermark is reached."""
-        return time.monotonic() > self._until or self._stop()
 
     def _advance(self, watermark: int) -> None:
         """Everything with known_at below the watermark passes, span by span.
@@ -118,10 +107,13 @@ class Loop:
             self._passed = self._midnight = first - first % DAY
         if self._passed == BEGINNING:
             return
-        while self._passed < watermark and not self._enough():
+        self.graph.swap(self._passed)
+        while self._passed < watermark and not self._pace.enough():
             self._skip(watermark)
             midnight = self._midnight + DAY
-            stop = min(watermark, midnight)
+            stop = min(watermark, midnight, self.graph.next_swap)
+            if stop == midnight and self.graph.waits(midnight):
+                break
             if self._passed < self.pretraining.stream < stop:
                 stop = self.pretraining.stream
             self._pass(stop)
@@ -130,6 +122,7 @@ class Loop:
                 self._begin_stream()
             if stop == midnight:
                 self._close_day(midnight)
+            self.graph.swap(stop)
 
     def _begin_stream(self) -> None:
         """The pre-training is over: every learner starts from its weights, and takes the looks of the gap."""
@@ -149,18 +142,21 @@ class Loop:
         until = watermark if first is None else min(watermark, first)
         if self._passed == self._midnight and self._last + self.store.keep + 2 * DAY < self._passed < until - DAY:
             self._passed = self._midnight = until - until % DAY
+            self.graph.skip(self._midnight)
 
     def _pass(self, stop: int) -> None:
         """One span: records, then looks."""
         facts = self.reading.waiting.take(stop)
         if facts:
             self._last = facts[-1][0]
-            shown, counts = self.store.pass_on(facts)
+            shown, counts = self.store.pass_on(facts, self.graph.features(facts))
             self.counts += counts
             self.assembler.meet(event.kind for _, event in facts if isinstance(event, Signal))
             if shown:
                 self.pretraining.begin(shown[0].impression.at)
-                rows = self.assembler.rows(row.impression.features for row in shown)  # all: places go by passing
+                rows = self.assembler.rows(
+                    with_graph(row.impression.features, row.graph) for row in shown
+                )  # all: by passing
                 judged = [n for n, row in enumerate(shown) if row.impression.at >= self.pretraining.stream]
                 seqs, known_at = [shown[n].seq for n in judged], [shown[n].known_at for n in judged]
                 self.unscored.add(seqs, known_at, rows.take(torch.tensor(judged, dtype=torch.int64)))
@@ -183,6 +179,7 @@ class Loop:
         """Judge the rows that were settled that day; delete what is past the horizon."""
         self._score_all()
         self.validation.settle(self.store.connection, self.target, self._midnight, midnight)
+        self.graph.close_day(midnight)
         self.store.forget_before(midnight)
         self._midnight = midnight
 
@@ -208,12 +205,13 @@ class Loop:
         """Make everything up to here durable, as one, see `stream.checkpoint`; then forward dead letters."""
         self._score_all()
         self.reading.save(self.store.connection, self._passed)
+        self.graph.save()
         tensors = {f"{n}.{k}": v for n, learner in enumerate(self.learners) for k, v in learner.tensors().items()}
         tensors |= {f"counts.{name}": torch.from_numpy(value) for name, value in self.validation.arrays().items()}
         self._checkpoints.save(tensors, self._progress())
         self.source.commit(self.reading.offsets)
         self._checkpoints.forward(self._outbox)
-        self._since, self._asked = 0, time.monotonic()
+        self._pace.committed()
         self._measure(time.time())
 
     def _progress(self) -> dict[str, Any]:
@@ -227,6 +225,7 @@ class Loop:
             "features": self.assembler.state(),
             "funnel": self.validation.funnel,
             "pretraining": self.pretraining.state(),
+            **self.graph.state(),
         }
 
     def _resume(self) -> None:
@@ -241,6 +240,7 @@ class Loop:
         self.counts.update(progress["counts"])
         self.assembler.restore(progress["features"])
         self.pretraining.restore(progress["pretraining"])
+        self.graph.restore(progress)
         counts = {k.removeprefix("counts."): v.numpy() for k, v in tensors.items() if k.startswith("counts.")}
         self.validation.restore(counts, progress["funnel"])
         for n, learner in enumerate(self.learners):

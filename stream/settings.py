@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from labelstore.events import EARLIEST, LATEST
+from learner.graph.methods import GRAPH_DEFAULT, GRAPH_METHODS
 from learner.methods import DEFAULT, METHODS
 from stream.mapping import Topic
 
@@ -114,6 +115,17 @@ class Settings(BaseModel):
     strict: Annotated[bool, Field(description="refuse records with fields nobody knows, and names no mapping has")] = (
         False
     )
+    graph_every: Annotated[
+        Annotated[Duration, Field(ge=UNITS["d"])] | None,
+        Field(description="learn anew this often which products follow which, for the model's use: docs/related.md"),
+    ] = None
+    graph_method: Annotated[str, Field(description="how: docs/related.md")] = GRAPH_DEFAULT
+    graph_window: Annotated[Duration, Field(gt=0, description="how far a purchase looks back at those before it")] = (
+        30 * UNITS["d"]
+    )
+    graph_half_life: Annotated[Duration, Field(gt=0, description="after which a pair of products counts half")] = (
+        90 * UNITS["d"]
+    )
     mapping: Annotated[dict[str, Topic], Field(description="topics of foreign JSON: docs/mapping.md")] = {}
 
     @model_validator(mode="after")
@@ -132,6 +144,8 @@ class Settings(BaseModel):
             raise ValueError(
                 "frozen without pretrain: auxiliary models would never learn; give pretrain, or leave frozen out"
             )
+        if self.graph_method not in GRAPH_METHODS:
+            raise ValueError(f"graph_method {self.graph_method!r} is unknown; choose from {', '.join(GRAPH_METHODS)}")
         if self.wait >= self.window:
             raise ValueError(
                 f"wait {spell(self.wait)} is not shorter than window {spell(self.window)}; "
@@ -141,7 +155,9 @@ class Settings(BaseModel):
 
     def told(self) -> dict[str, Any]:
         """As plain values, for a checkpoint."""
-        plain = self.model_dump(mode="json", exclude={"mapping"} | (set() if self.frozen else {"frozen"}))
+        unused = {"mapping"} | (set() if self.frozen else {"frozen"})
+        unused |= set() if self.graph_every else {name for name in Settings.model_fields if name.startswith("graph_")}
+        plain = self.model_dump(mode="json", exclude=unused)
         mapping = {name: topic.told() for name, topic in sorted(self.mapping.items())}
         return plain | ({"mapping": mapping} if mapping else {})
 

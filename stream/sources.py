@@ -8,7 +8,7 @@ A log is a set of partitions, each in its own order; nothing orders them against
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from labelstore.ledger import Advance
+from labelstore.ledger import Advance, Swap
 
 
 class Partition(NamedTuple):
@@ -63,6 +63,9 @@ class Source(Protocol):
     def journal(self) -> Sequence[Advance]:
         """How a live run raised the clocks when it read this log. A live log has none: it is being written."""
 
+    def swaps(self) -> Sequence[Swap] | None:
+        """When a live run swapped versions of the product graph; None: nobody says, so each as soon as it is learned."""
+
 
 class ListSource:
     """A published fake: records from memory.
@@ -73,9 +76,12 @@ class ListSource:
     """
 
     def __init__(
-        self, log: Mapping[tuple[str, int], Sequence[bytes | Record]], journal: Sequence[Advance] = ()
+        self,
+        log: Mapping[tuple[str, int], Sequence[bytes | Record]],
+        journal: Sequence[Advance] = (),
+        swaps: Sequence[Swap] | None = None,
     ) -> None:
-        self._journal = journal
+        self._journal, self._swaps = journal, swaps
         self._log = {
             Partition(*place): [
                 value if isinstance(value, Record) else Record(*place, offset, None, None, value)
@@ -119,6 +125,9 @@ class ListSource:
 
     def journal(self) -> Sequence[Advance]:
         return self._journal
+
+    def swaps(self) -> Sequence[Swap] | None:
+        return self._swaps
 
 
 class LiveListSource(ListSource):

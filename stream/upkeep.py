@@ -13,7 +13,7 @@ from labelstore.store import StoreError, existing, open_engine, told_plainly
 from labelstore.vacuum import tidy
 from stream.workspace import alone, known_folder
 
-OURS = re.compile(r"\d+\.(safetensors|partial)")  # what `stream.checkpoint` writes
+OURS = re.compile(r"(graph-)?\d+(-snapshot)?\.(safetensors|partial|made|refused)")  # what `stream.checkpoint` writes
 SQLITE = b"SQLite format 3\0"
 
 
@@ -70,7 +70,7 @@ def sweep(connection: Connection, url: str, folder: Path) -> list[str]:
     Raises:
         StoreError: another database beside this one has the same name, so the files may be those of its checkpoints.
     """
-    database, named = sqlite_file(url), ledger.files(connection)
+    database, named = sqlite_file(url), ledger.files(connection) | ledger.bundles(connection)
     found = (file for file in sorted(folder.iterdir()) if OURS.fullmatch(file.name) and file.name not in named)
     files = [file for file in found if file.is_file()]
     for other in database.parent.iterdir() if files and database else ():

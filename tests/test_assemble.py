@@ -71,6 +71,7 @@ def test_observations_become_a_batch() -> None:
         signals=[(0, "cart", 5000), (0, "cart", 2500), (0, "click", 9000)],
         signalled=[(0, "cart", 55_000), (0, "cart", 57_500), (0, "click", 51_000), (1, "cart", 70_000)],
         features={5: '{"a":"five"}', 7: '{"a":"seven"}'},
+        graph={7: '{"version":2,"rel":0.5}'},
     )
     batch = assembler.batch(seen)
     assert batch.rows.ids.tolist() == [bucket("a", "seven", 2**18), bucket("a", "five", 2**18)]
@@ -78,6 +79,7 @@ def test_observations_become_a_batch() -> None:
     assert (batch.label.tolist(), batch.first_label.tolist(), batch.delay.tolist()) == ([1, 1], [1, 0], [15, 75])
     assert batch.signals.tolist() == [[1, 2, 0, 0], [0, 0, 0, 0]]
     assert batch.since.tolist() == [2.5, -1]
+    assert (batch.rows.numbers[0, 0].item(), assembler.columns) == (0.5, {"graph.rel": 0})
     assert (batch.age.tolist(), batch.before.tolist(), batch.age_before.tolist()) == ([60, 75], [0, 0], [0, 60])
     assert batch.signals_now.tolist() == [[1, 2, 0, 0], [0, 1, 0, 0]]
     assert batch.signalled.tolist() == [[51, 55, -1, -1], [-1, 70, -1, -1]]

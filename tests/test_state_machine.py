@@ -430,7 +430,7 @@ def test_any_story_gives_the_same_looks_and_labels(monkeypatch: pytest.MonkeyPat
         "stream.validation.STEPS": 64,
         "stream.loop.Shape": small,
         "stream.learning.Shape": small,
-        "stream.loop.PATIENCE": float("inf"),
+        "stream.pace.PATIENCE": float("inf"),
     }
     for name, value in sizes.items():
         monkeypatch.setattr(name, value)

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from labelstore.address import SECRET
+from learner.graph.methods import GRAPH_DEFAULT as GRAPH_DEFAULT
+from learner.graph.methods import GRAPH_METHODS
 
 Log = Annotated[Path, typer.Argument(help="a folder topic/partition.jsonl (.gz, .zst), or one .jsonl file")]
 Config = Annotated[
@@ -40,6 +42,11 @@ Seeds = Annotated[
 TruthFile = Annotated[
     Path | None, typer.Option("--truth", help="known p of a simulated log; default LOG/truth.csv.gz where it is")
 ]
+GraphEvery = Annotated[
+    str | None,
+    typer.Option(help="learn anew this often which products follow which; what it says of impressions is learned from"),
+]
+GraphMethod = Annotated[str, typer.Option(help=f"how the product graph is learned: {', '.join(GRAPH_METHODS)}")]
 Store = Annotated[
     str | None,
     typer.Option(

@@ -38,6 +38,8 @@ def backtest(
     base_rate: options.BaseRate = 0.05,
     seed: options.Seed = 0,
     strict: options.Strict = False,
+    graph_every: options.GraphEvery = None,
+    graph_method: options.GraphMethod = options.GRAPH_DEFAULT,
     poll: options.Poll = 5000,
     checkpoint_every: options.Every = 200_000,
     store: options.Store = None,
@@ -59,7 +61,10 @@ def backtest(
     named = usual if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
     if seeds > 1 and store:
         fail(f"--seeds {seeds} with --store {shown(store)}: a store holds one run; leave out one of them")
-    given = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
+    given: dict[str, Any] = dict(
+        target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate
+    )
+    given |= dict(graph_every=graph_every, graph_method=graph_method)
     asked = dict(methods=tuple(named), pretrain=pretrain, frozen=frozen, seed=seed, strict=strict, **given)
     known = Truth(truth) if truth else beside(log)
     _run(
@@ -88,6 +93,8 @@ def replay(
     base_rate: options.BaseRate = 0.05,
     seed: options.Seed = 0,
     strict: options.Strict = False,
+    graph_every: options.GraphEvery = None,
+    graph_method: options.GraphMethod = options.GRAPH_DEFAULT,
     poll: options.Poll = 5000,
     checkpoint_every: options.Every = 200_000,
     store: options.Store = None,
@@ -99,7 +106,10 @@ def replay(
 
     Example: belated replay log/ --store sqlite:///belated.db
     """
-    given = dict(target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate)
+    given: dict[str, Any] = dict(
+        target=target, window=window, wait=wait, lateness=lateness, keep=keep, base_rate=base_rate
+    )
+    given |= dict(graph_every=graph_every, graph_method=graph_method)
     asked = configured.asked(ctx, config, dict(methods=(method,), seed=seed, strict=strict, **given))
     if len(asked["methods"]) > 1:
         fail(

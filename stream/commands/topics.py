@@ -89,7 +89,8 @@ def export(
 
     told = load(config)
     with progress(f"export {dst}") as advance:
-        done = fetch(told.kafka, dst, from_, until, _journal(store) if store else (), advance)
+        rows, swaps = _journal(store) if store else ((), None)
+        done = fetch(told.kafka, dst, from_, until, rows, swaps, advance)
     for place, (begin, end) in sorted(done.ranges.items()):
         count = done.records[place]
         out.print(f"  {place.topic}/{place.partition}: {count:,} records, offsets {begin} to {end}", markup=False)
@@ -98,11 +99,14 @@ def export(
 
 
 def _journal(store: str) -> Any:
+    """Advances, and swaps of the product graph, if there is one."""
     from labelstore import ledger
     from labelstore.store import existing
 
     with existing(store) as connection:
-        return ledger.load_journal(connection)
+        newest = ledger.newest(connection)
+        graph = newest is not None and "graph" in newest.progress
+        return ledger.load_journal(connection), ledger.load_swaps(connection) if graph else None
 
 
 def _speed(pace: str) -> float | None:

@@ -1,0 +1,131 @@
+"""What a day adds to the weights of pairs, in whole numbers: one query for each way of looking back.
+
+    (source, target, midnight after v, |S(v)|) -> how often more, and the weight the pair has; see `labelstore.item_pairs`
+
+``before`` and ``now`` are the midnights around the day, ``first`` the last record before it, ``horizon`` where retention
+begins, ``span`` how far v looks back, ms, ``kind`` the kind of pair.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    BindParameter,
+    ColumnElement,
+    FromClause,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    or_,
+    select,
+    union,
+    union_all,
+)
+
+from labelstore.retention import DAY
+from labelstore.tables import adjustments, conversions, item_pairs, signals
+
+CLICK = "click"  # the kind of signal that is a view
+NEAREST = 20  # products a conversion or click looks back at
+
+P = item_pairs.c
+_FIRST: BindParameter[int] = bindparam("first")
+_HORIZON: BindParameter[int] = bindparam("horizon")
+_SPAN: BindParameter[int] = bindparam("span")
+_TIMES = union_all(
+    select(literal_column("-1").label("sign"), bindparam("before").label("time")),
+    select(literal_column("1").label("sign"), bindparam("now").label("time")),
+).subquery("times")
+
+
+def counts(by: str, ordered: bool) -> Select[Any]:
+    """Rows of source, target, day, size, times, and weight, at of the pair, or nulls.
+
+    Of conversions (``ordered``) or clicks with the same value of the column ``by``; clicks by user name no session.
+    """
+    N = _near(_seen(by, ordered), ordered).c
+    times = func.sum(N.sign)
+    grouped = select(N.source, N.target, N.day, N.size, times.label("times"))
+    added = grouped.group_by(N.source, N.target, N.day, N.size).having(times != 0).subquery("added")
+    A = added.c
+    pair = and_(P.kind == bindparam("kind"), P.source == A.source, P.target == A.target)
+    return select(*A, P.weight, P.at).outerjoin_from(added, item_pairs, pair)
+
+
+def _seen(by: str, ordered: bool) -> FromClause:
+    """Each v that may look back at a change, at both midnights (sign -1 and 1), and the products it looks back at."""
+    u, affected = (conversions if ordered else signals).alias("u"), _affected(by, ordered)
+    U, A, T = u.c, affected.c, _TIMES.c
+    alive = [A.known_at < T.time, U.known_at < T.time]
+    if ordered:
+        alive += [or_(of.retracted_at.is_(None), of.retracted_at >= T.time) for of in (A, U)]
+    pair = (A.item_id.label("target"), U.item_id.label("source"))
+    return (
+        select(T.sign, A.seq, A.at, *pair, func.max(U.at).label("last"))
+        .join_from(affected, _TIMES, A.known_at < T.time)
+        .join(u, and_(U[by] == A[by], _back(U, A, by, ordered)))
+        .where(U.item_id != A.item_id, *alive, *_usable(U, by, ordered))
+        .group_by(T.sign, A.seq, A.at, A.item_id, U.item_id)
+    ).subquery("seen")
+
+
+def _near(seen: FromClause, ordered: bool) -> FromClause:
+    """Of those the most recent ones, with how many they are; pairs without an order go from the smaller id."""
+    S = seen.c
+    place = func.row_number().over(partition_by=[S.sign, S.seq], order_by=[S.last.desc(), S.source])
+    R = select(S.sign, S.seq, S.at, S.source, S.target, place.label("place")).subquery("ranked").c
+    size = func.count().over(partition_by=[R.sign, R.seq])
+    source: ColumnElement[str] = R.source
+    target: ColumnElement[str] = R.target
+    if not ordered:
+        source, target = (
+            case((R.source < R.target, low), else_=high)
+            for low, high in ((R.source, R.target), (R.target, R.source))
+        )  # fmt: skip
+    ends, day = (source.label("source"), target.label("target")), R.at - R.at % DAY + DAY
+    return select(*ends, day.label("day"), R.sign, size.label("size")).where(R.place <= NEAREST).subquery("near")
+
+
+def _affected(by: str, ordered: bool) -> CTE:
+    """The events v that may look back at what has changed that day."""
+    v, changed = (conversions if ordered else signals).alias("v"), _changed(by, ordered)
+    V, C = v.c, changed.c
+    after = V.at >= C.at if by == "session_id" else and_(V.at >= C.at, V.at <= C.at + _SPAN)
+    columns = [V.seq, V.at, V.known_at, V.item_id, V[by]]
+    if ordered:
+        after = or_(after, and_(V.basket_id == C.basket_id, V.at >= C.at - _SPAN, V.at < C.at))
+        columns += [V.basket_id, V.retracted_at]
+    found = select(*columns).join_from(changed, v, and_(V[by] == C[by], after)).where(*_usable(V, by, ordered))
+    return found.distinct().cte("affected")
+
+
+def _changed(by: str, ordered: bool) -> CTE:
+    """Where something has come that day, or was taken back."""
+    E = (conversions if ordered else signals).c
+    columns = [E[by], E.at, *((E.basket_id,) if ordered else ())]
+    come = select(*columns).where(E.seq > _FIRST, *_usable(E, by, ordered))
+    if not ordered:
+        return come.distinct().cte("changed")
+    back = select(adjustments.c.conversion_id).where(adjustments.c.seq > _FIRST, adjustments.c.action == "retract")
+    return union(come, select(*columns).where(E.id.in_(back), *_usable(E, by, ordered))).cte("changed")
+
+
+def _usable(of: Any, by: str, ordered: bool) -> list[ColumnElement[bool]]:
+    """Which records take part at all."""
+    found = [of[by].is_not(None), of.item_id.is_not(None), of.known_at >= _HORIZON]
+    if ordered:
+        return found
+    found.append(of.kind == literal_column(f"'{CLICK}'"))  # in the text, so that the index of clicks is used
+    return found if by == "session_id" else [*found, of.session_id.is_(None)]
+
+
+def _back(U: Any, V: Any, by: str, ordered: bool) -> ColumnElement[bool]:
+    """Whether V looks back at U."""
+    if ordered:
+        basket = or_(U.at == V.at, U.basket_id == V.basket_id)
+        return and_(U.at >= V.at - _SPAN, U.at <= V.at + _SPAN, or_(U.at < V.at, basket))
+    before = or_(U.at < V.at, and_(U.at == V.at, U.seq < V.seq))
+    return and_(before, U.at >= V.at - _SPAN) if by == "user_id" else before

@@ -1,0 +1,48 @@
+"""A refresh in a process of its own, as the loop sees it: begun, asked for without waiting, ended."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from stream import bundle
+from stream.bundle import Bundle
+
+
+class Aside:
+    """At most one process of `stream.refresh_worker`, over files in the ``folder`` of the checkpoints."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: int | None = None
+
+    def begin(self, snapshot: str, before: str | None) -> None:
+        """Learn from this file; ``before``: the file of the bundle that is served."""
+        files = [snapshot] if before is None else [snapshot, before]
+        command = [sys.executable, "-m", "stream.refresh_worker", str(self._folder), *files]
+        self._process = os.posix_spawn(sys.executable, command, {**os.environ, "OMP_NUM_THREADS": "1"})
+
+    def result(self, number: int) -> Bundle | str | None:
+        """The version that was made, or why there is none; None while it is not known."""
+        if self._process is None:
+            return None
+        process, status = os.waitpid(self._process, os.WNOHANG)
+        if not process:
+            return None
+        self._process = None
+        made, why = (self._folder / f"graph-{number}.{ending}" for ending in ("made", "refused"))
+        found: Bundle | str = f"its process ended with status {status}"
+        if made.is_file():
+            found = bundle.from_bytes(made.read_bytes())
+        elif why.is_file():
+            found = why.read_text()
+        for file in (made, why):
+            file.unlink(missing_ok=True)
+        return found
+
+    def end(self) -> None:
+        """End the process, if there is one; whoever goes on from the last commit begins again."""
+        if self._process is not None:
+            os.kill(self._process, signal.SIGTERM)
+            os.waitpid(self._process, 0)
+            self._process = None

@@ -1,0 +1,126 @@
+"""A version of the product graph: an immutable bundle of places, and what it says of an impression.
+
+    rel    how well the item follows the context item, as a logit; absent without a context, or where one is not known
+    rank   log2 of its place among all items, 1 the best, by rel to the same context
+    out    log(1 + weight of what it leads to)
+    into   log(1 + weight of what leads to it)
+    cold   1 if nothing was known to lead to it when this version was learned
+
+None of them changes when the space is turned, so a swap hardly moves the model that learns from them. Scores are made in
+blocks of one shape, for the last bits of a matrix product depend on it.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from labelstore.events import Impression
+from learner.graph.embeddings import Embeddings, keys, queries
+
+BLOCK = 32  # contexts that are scored at once
+CELLS = 2**22  # scores held at once, at least those of one context
+
+
+class Bundle(NamedTuple):
+    """``version``: number of the refresh. ``space``: coordinates of versions with the same one can be compared.
+
+    ``ids``: N products, sorted. ``warm`` [N] bool: something led to it. ``out``, ``into`` [N] float32: weighted degrees.
+    ``metrics``: what the refresh has measured. ``until``: the midnight of its snapshot, ms.
+    """
+
+    version: int
+    space: int
+    until: int
+    ids: tuple[str, ...]
+    embeddings: Embeddings
+    warm: Tensor
+    out: Tensor
+    into: Tensor
+    metrics: dict[str, Any]
+
+
+def to_bytes(bundle: Bundle) -> bytes:
+    """As a safetensors file; ids and figures are JSON in its header. The same bundle gives the same bytes."""
+    tensors = {f"places.{name}": value for name, value in bundle.embeddings._asdict().items()}
+    tensors |= {name: getattr(bundle, name) for name in ("warm", "out", "into")}
+    told = {name: getattr(bundle, name) for name in ("version", "space", "until", "ids", "metrics")}
+    text = json.dumps(told, sort_keys=True, allow_nan=False)
+    return save({name: value.contiguous() for name, value in tensors.items()}, {"bundle": text})
+
+
+def from_bytes(data: bytes) -> Bundle:
+    """The bundle of `to_bytes`."""
+    length = int.from_bytes(data[:8], "little")
+    told = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["bundle"])
+    tensors: dict[str, Any] = load(data)
+    places = Embeddings(*(tensors.pop(f"places.{name}") for name in Embeddings._fields))
+    return Bundle(**(told | {"ids": tuple(told["ids"])}), embeddings=places, **tensors)
+
+
+class Serving:
+    """A bundle ready to be asked."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.place = {name: n for n, name in enumerate(bundle.ids)}
+        index = keys(bundle.embeddings)
+        index[~bundle.embeddings.answers, -2] = -torch.inf
+        self._index = index.T.contiguous()
+        self._block = max(1, min(BLOCK, CELLS // max(len(bundle.ids), 1)))
+        self._degrees = [
+            [math.log1p(value) for value in degree.tolist()] for degree in (bundle.out, bundle.into)
+        ]  # fmt: skip
+        self._warm: list[bool] = bundle.warm.tolist()
+        self._asks: list[bool] = bundle.embeddings.asks.tolist()
+
+    def features(self, shown: Sequence[Impression]) -> list[dict[str, float]]:
+        """What the bundle says of each impression, and its version."""
+        found = [self._of(impression.item_id) for impression in shown]
+        asked: dict[int, list[tuple[int, int]]] = {}
+        for n, impression in enumerate(shown):
+            context, item = self.place.get(impression.context_item_id or ""), self.place.get(impression.item_id or "")
+            if context is not None and item is not None and context != item and self._asks[context]:
+                asked.setdefault(context, []).append((n, item))
+        contexts = sorted(asked)
+        for start in range(0, len(contexts), self._block):
+            some = contexts[start : start + self._block]
+            for context, scores in zip(some, self.scores(some), strict=False):
+                for n, item in asked[context]:
+                    if (rel := float(scores[item])) > -math.inf:
+                        found[n] |= {"rel": rel, "rank": math.log2(1 + int((scores > rel).sum()))}
+        return found
+
+    def scores(self, contexts: Sequence[int]) -> Tensor:
+        """rel of all items [N] to each of at most a block of contexts; -inf of those not known as targets and of itself."""
+        padded = torch.tensor([*contexts, *[0] * (self._block - len(contexts))], dtype=torch.int64)
+        scores = queries(self.bundle.embeddings, padded) @ self._index
+        scores[torch.arange(self._block), padded] = -torch.inf
+        return scores[: len(contexts)]
+
+    def related(self, item: str, k: int) -> list[tuple[str, float]]:
+        """The k products that follow one best, with rel; fewer where fewer are known, none of one that is not known."""
+        place = self.place.get(item)
+        if place is None or not self._asks[place]:
+            return []
+        best, which = self.scores([place])[0].topk(min(k, len(self.place)))
+        pairs = zip(which.tolist(), best.tolist(), strict=True)
+        return [(self.bundle.ids[n], rel) for n, rel in pairs if rel > -math.inf]
+
+    def cold(self, item: str) -> bool:
+        """Whether nothing was known to lead to it."""
+        place = self.place.get(item)
+        return place is None or not self._warm[place]
+
+    def _of(self, item: str | None) -> dict[str, float]:
+        place = self.place.get(item or "")
+        if item is None:
+            return {"version": self.bundle.version}
+        told = {"version": self.bundle.version, "cold": int(self.cold(item))}
+        if place is None:
+            return {**told, "out": 0.0, "into": 0.0}
+        return {**told, "out": self._degrees[0][place], "into": self._degrees[1][place]}

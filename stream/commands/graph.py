@@ -1,0 +1,180 @@
+"""`belated related` and `belated graph`: which products go together, as a store knows it, and how well it knows."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from stream.commands import options
+from stream.prequential import Interval
+from stream.settings import Settings
+from stream.terminal import error, fail, number, out, plain, progress, when
+
+Every = Annotated[str, typer.Option("--graph-every", help="event time between two versions")]
+Place = Annotated[Path | None, typer.Argument(help="a log, to be replayed into a temporary store")]
+StoreMaybe = Annotated[str | None, typer.Option("--store", help="or a store: how its versions did at what came after")]
+
+
+def related(
+    item: Annotated[str, typer.Argument(help="item_id of the product")],
+    store: options.StoreThere,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="how many")] = 10,
+    checkpoints: options.Checkpoints = None,
+    json_: options.AsJson = False,
+) -> None:
+    """The products that follow one best, by the version of the product graph that is served.
+
+    rel is the logit of "it follows"; bought is the weight of co-purchases counted so far; cold: nothing was known to lead
+    to it. Ends with status 1 if nothing is known of the product.
+
+    Example: belated related p17 --store sqlite:///belated.db
+    """
+    from stream.related import related as of
+
+    found = of(store, item, k, checkpoints)
+    if json_:
+        typer.echo(json.dumps([one._asdict() for one in found], indent=2))
+    elif found:
+        table = _table("item", "rel", "cold", "bought")
+        for one in found:
+            bought = number(one.bought, 2) if one.bought else "-"
+            table.add_row(escape(plain(one.item)), number(one.rel, 3), "cold" if one.cold else "", bought)
+        out.print(table)
+    if not found:
+        error(plain(f"item {item!r}: the version that is served knows of nothing that follows it"))
+        raise typer.Exit(1)
+
+
+def status(store: options.StoreThere, checkpoints: options.Checkpoints = None, json_: options.AsJson = False) -> None:
+    """Which version of the product graph is served since when, what it was measured at, and what was refused.
+
+    Example: belated graph status --store sqlite:///belated.db
+    """
+    from stream.related import stand
+
+    found = stand(store, checkpoints)
+    if json_:
+        typer.echo(json.dumps(found._asdict(), indent=2))
+        return
+    if not found.bundles:
+        out.print("no version yet")
+    for word, one in zip(("served", "before"), found.bundles, strict=False):
+        told = ", ".join(f"{name.replace('_', ' ')} {_figure(value)}" for name, value in sorted(one["metrics"].items()))
+        head = f"{word}: version {one['version']}, space {one['space']}, from {when(one['at'])} UTC"
+        out.print(f"{head}; {told}", markup=False, highlight=False, soft_wrap=True)
+    pairs = ", ".join(f"{kind} {count:,}" for kind, count in found.pairs.items())
+    out.print(f"pairs: {pairs or 'none'}", highlight=False)
+    if found.last is not None:
+        due = f"{when(found.last + found.every)} UTC"
+        out.print(f"event time {when(found.passed)} UTC; the next refresh is due at {due}", highlight=False)
+    for version, midnight, why in found.refused:
+        out.print(
+            f"refused: version {version}, {when(midnight)} UTC: {why}", markup=False, highlight=False, soft_wrap=True
+        )
+
+
+def refresh(store: options.StoreThere, checkpoints: options.Checkpoints = None) -> None:
+    """Learn a version now, and serve it from the event time on that the store has reached.
+
+    No other process may be writing to the store. A replay of the log does not know of it.
+
+    Example: belated graph refresh --store sqlite:///belated.db
+    """
+    from stream.related import refresh as run
+
+    made = run(store, checkpoints)
+    said = f"version {made.version} is served: {made.metrics['products']:,} products, {made.metrics['edges']:,} edges"
+    out.print(said, highlight=False)
+
+
+def rollback(store: options.StoreThere, checkpoints: options.Checkpoints = None) -> None:
+    """Serve the version before again, from the event time on that the store has reached.
+
+    Impressions keep what the version of their time said. No other process may be writing to the store.
+
+    Example: belated graph rollback --store sqlite:///belated.db
+    """
+    from stream.related import roll_back
+
+    out.print(f"version {roll_back(store, checkpoints)} is served again", highlight=False)
+
+
+def evaluate(
+    log: Place = None,
+    store: StoreMaybe = None,
+    graph_every: Every = "7d",
+    graph_method: options.GraphMethod = options.GRAPH_DEFAULT,
+    seed: options.Seed = 0,
+    checkpoints: options.Checkpoints = None,
+    json_: options.AsJson = False,
+) -> None:
+    """Each version at the edges that came after it, beside popularity and a walk of three steps.
+
+    A log is replayed, with a version each --graph-every; of a store the versions that are kept are asked.
+
+    Example: belated graph evaluate log/ --graph-every 7d
+    """
+    if (log is None) == (store is None):
+        fail("give a log, or --store and the URL of a label store: one of them")
+    if store is not None:
+        from stream.related import evaluate as of
+
+        found = of(store, checkpoints)
+    else:
+        assert log is not None
+        settings = Settings.model_validate({"graph_every": graph_every, "graph_method": graph_method, "seed": seed})
+        found = _replayed(log, settings)
+    if json_:
+        typer.echo(json.dumps([_plain(one) for one in found], indent=2))
+        return
+    if not found:
+        out.print("no version yet that anything came after")
+        return
+    table = _table("until", "new edges", "cold", "by", "HR@10", "MRR@10", "direction", "cold HR@10", "cold MRR@10")
+    for one in found:
+        for n, (name, f) in enumerate(one.figures.items()):
+            head = (when(one.until), f"{one.warm + one.cold:,}", f"{one.cold:,}") if n == 0 else ("", "", "")
+            figures = (f.hits, f.reciprocal, f.direction, f.cold_hits, f.cold_reciprocal)
+            table.add_row(*head, name, *(_figure(value) for value in figures))
+    out.print(table)
+
+
+def _replayed(log: Path, settings: Settings) -> list[Interval]:
+    from stream.commands.logs import records
+    from stream.files import FileSource
+    from stream.loop import Loop
+    from stream.prequential import interval
+    from stream.workspace import opened
+
+    source, found = FileSource(log), list[Interval | None]()
+    nobody = settings.model_copy(update={"methods": ()})
+    with opened(None, nobody) as (store, saved), progress(f"evaluate {log}", records(source)) as told:
+        loop = Loop(source, nobody, store, saved)
+        loop.graph.watch = lambda taken, before: found.append(interval(before, taken) if before else None)
+        loop.run(told)
+    return [one for one in found if one is not None]
+
+
+def _plain(one: Interval) -> dict[str, Any]:
+    figures = {
+        name: {figure: None if value != value else value for figure, value in told._asdict().items()}
+        for name, told in one.figures.items()
+    }
+    return {**one._asdict(), "figures": figures}
+
+
+def _figure(value: float | int | None) -> str:
+    if value is None or value != value:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else number(value, 4)
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("item", "by", "until", "cold") else "right")
+    return table

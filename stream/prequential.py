@@ -1,0 +1,88 @@
+"""How good a version of the product graph was at what came after it: edges that were new when the next one was taken.
+
+Each is looked for among all products that its source was not yet linked to, beside what costs nothing:
+
+    popularity   in-degree of the target
+    walk         three steps, A D_in^-1 A^T D_out^-1 A: who is bought by those who bought what else leads there
+
+A target that nothing led to before is cold, and counted apart. Direction: whether a new one-way edge scores above its
+reversal.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from learner.graph.edges import Edges, degrees, edges, kept, linked, propagate
+from learner.graph.evaluation import Scores, area, of_pairs, ranks, scores_of
+from stream.bundle import Bundle
+from stream.snapshot import Snapshot, renumbered
+
+TOP = 10
+MOST = 20_000  # edges, evenly spaced, that tell
+
+
+class Figures(NamedTuple):
+    """HR@10 and MRR@10 of warm and of cold targets, and AUC of the direction; NaN where there is none."""
+
+    hits: float
+    reciprocal: float
+    cold_hits: float
+    cold_reciprocal: float
+    direction: float
+
+
+class Interval(NamedTuple):
+    """What came between the snapshot of ``version`` and the midnight ``until``, ms: new edges, warm and cold."""
+
+    version: int
+    until: int
+    warm: int
+    cold: int
+    figures: dict[str, Figures]
+
+
+def interval(before: Bundle, taken: Snapshot) -> Interval | None:
+    """How good ``before`` is at the edges of ``taken`` that are new since; None if there is none, or there were none."""
+    new = taken.since > before.until
+    if not bool(new.any()) or bool(new.all()):
+        return None
+    everything = edges(len(taken.ids), taken.bought, taken.weight)
+    old = kept(everything, ~new)
+    test = taken.bought[:, new]
+    test = test[:, :: -(-test.shape[1] // MOST)]
+    cold = (old.in_ptr.diff() == 0)[test[1]]
+    one_way = ~linked(everything, test[1], test[0])
+    ways = {
+        f"version {before.version}": scores_of(renumbered(before, taken.ids)),
+        "popularity": _popularity(old),
+        "walk": _walk(old),
+    }
+    figures = {name: _figures(scores, old, test, cold, one_way) for name, scores in ways.items()}
+    return Interval(before.version, taken.until, int((~cold).sum()), int(cold.sum()), figures)
+
+
+def _figures(scores: Scores, old: Edges, test: Tensor, cold: Tensor, one_way: Tensor) -> Figures:
+    rank = ranks(scores, old, test).double()
+    hit = (rank <= TOP).double()
+    there, back = (of_pairs(scores, old.nodes, a[one_way], b[one_way]) for a, b in (test, test.flip(0)))
+    warm, new = ([float(value[part].mean()) for value in (hit, hit / rank)] for part in (~cold, cold))
+    return Figures(warm[0], warm[1], new[0], new[1], area(there, back))
+
+
+def _popularity(old: Edges) -> Scores:
+    into = degrees(old)[1]
+    return lambda u: into.repeat(len(u), 1)
+
+
+def _walk(old: Edges) -> Scores:
+    out, into = (degree.clamp(min=1e-12)[:, None] for degree in degrees(old))
+
+    def scores(u: Tensor) -> Tensor:
+        start = torch.zeros(old.nodes, len(u))
+        start[u, torch.arange(len(u))] = 1
+        back = propagate(old, old.weight, propagate(old, old.weight, start, back=True) / into)
+        return propagate(old, old.weight, back / out, back=True).T.contiguous()
+
+    return scores

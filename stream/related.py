@@ -1,0 +1,162 @@
+"""What a store knows of products that go together, and what a person may do about it: learn now, or go back a version.
+
+Both are commits of `stream.checkpoint`, as if the log had said so at the event time the store has reached. A replay is told
+when a version was rolled back; one that a person had learned it cannot make again.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from labelstore import item_pairs, ledger
+from labelstore.address import shown
+from labelstore.item_pairs import CO_PURCHASE
+from labelstore.ledger import Checkpoint
+from labelstore.store import StoreError, existing
+from stream import snapshot
+from stream.bundle import Bundle, Serving
+from stream.prequential import Interval, interval
+from stream.refresh import Refresh, read
+from stream.settings import Settings
+from stream.workspace import checkpoint_folder, opened
+
+
+class Related(NamedTuple):
+    """A product that follows another. ``rel``: a logit; ``bought``: weight of the co-purchases counted so far, 0 if none."""
+
+    item: str
+    rel: float
+    cold: bool
+    bought: float
+
+
+class Stand(NamedTuple):
+    """How the graph of a store stands. ``bundles``: the version that is served, then the one before, without their places.
+
+    ``pairs``: how many of each kind; ``refused``: number, midnight, why; ``last``: midnight of the last refresh, ms.
+    """
+
+    bundles: list[dict[str, Any]]
+    pairs: dict[str, int]
+    refused: list[Any]
+    last: int | None
+    every: int
+    passed: int
+
+
+def related(url: str, item: str, k: int, checkpoints: Path | None = None) -> list[Related]:
+    """The k products that follow one best, by the version that is served; empty if nothing is known of it.
+
+    Raises:
+        StoreError, CheckpointError: with the remedy.
+    """
+    with existing(url) as connection:
+        newest, bundles = _bundles(connection, url, checkpoints)
+        if not bundles:
+            raise StoreError(
+                f"store {shown(url)}: no version of the product graph yet; `belated graph status` says why"
+            )
+        half_life = Settings(**newest.settings).graph_half_life
+        pairs = item_pairs.load(connection, newest.progress["passed"], half_life, CO_PURCHASE, item)
+    bought, serving = {pair.target: pair.weight for pair in pairs}, Serving(bundles[0])
+    return [Related(name, rel, serving.cold(name), bought.get(name, 0.0)) for name, rel in serving.related(item, k)]
+
+
+def stand(url: str, checkpoints: Path | None = None) -> Stand:
+    """How the graph stands.
+
+    Raises:
+        StoreError, CheckpointError: with the remedy.
+    """
+    with existing(url) as connection:
+        newest, bundles = _bundles(connection, url, checkpoints)
+        told, pairs = newest.progress["graph"], item_pairs.sizes(connection)
+    figures = [
+        {"version": one.version, "space": one.space, "at": file["at"], "until": one.until, "metrics": one.metrics}
+        for one, file in zip(bundles, told["bundles"], strict=False)
+    ]
+    every = Settings(**newest.settings).graph_every or 0
+    return Stand(figures, pairs, told["refused"], told["last"], every, newest.progress["passed"])
+
+
+def evaluate(url: str, checkpoints: Path | None = None) -> list[Interval]:
+    """How good the versions that are kept were at the edges that came after each: the older one first.
+
+    Raises:
+        StoreError, CheckpointError: with the remedy.
+    """
+    with existing(url) as connection:
+        newest, bundles = _bundles(connection, url, checkpoints)
+        settings, now = Settings(**newest.settings), newest.progress["midnight"]
+        pairs, catalogue = item_pairs.load(connection, now, settings.graph_half_life), item_pairs.described(connection)
+    found = []
+    for before, until in zip(reversed(bundles), [*[one.until for one in bundles[:-1]], now], strict=True):
+        taken = snapshot.take([p for p in pairs if p.since <= until], catalogue, 0, 0, settings.graph_method, until)
+        found.append(interval(before, taken))
+    return [one for one in found if one is not None]
+
+
+def refresh(url: str, checkpoints: Path | None = None) -> Bundle:
+    """Learn a version now, from the pairs of the last midnight, and serve it from here on.
+
+    Raises:
+        StoreError: it is refused. CheckpointError: with the remedy.
+    """
+    with _changed(url, checkpoints) as (graph, progress):
+        graph.begin(progress["midnight"])
+        graph.swap(progress["passed"])
+        if graph.refused and graph.refused[-1][0] == graph.number:
+            raise StoreError(f"store {shown(url)}: version {graph.number} is not served: {graph.refused[-1][2]}")
+        assert graph.served is not None
+        return graph.served.bundle
+
+
+def roll_back(url: str, checkpoints: Path | None = None) -> int:
+    """Serve the version before from here on; its number.
+
+    Raises:
+        StoreError: there is none. CheckpointError: with the remedy.
+    """
+    with _changed(url, checkpoints) as (graph, progress):
+        version = graph.roll_back(progress["passed"])
+        if version is None:
+            raise StoreError(
+                f"store {shown(url)}: no version before the one that is served is kept; nothing was changed"
+            )
+        return version
+
+
+def _bundles(connection: Any, url: str, checkpoints: Path | None) -> tuple[Checkpoint, list[Bundle]]:
+    newest = _newest(connection, url)
+    told, folder = newest.progress["graph"], checkpoint_folder(url, checkpoints)
+    return newest, [read(folder, one) for one in told["bundles"][: told["served"]]]
+
+
+def _newest(connection: Any, url: str) -> Checkpoint:
+    newest = ledger.newest(connection)
+    if newest is None or "graph" not in newest.progress:
+        raise StoreError(
+            f"store {shown(url)}: was written without a product graph; replay the log into a new --store with "
+            "--graph-every 7d"
+        )
+    return newest
+
+
+@contextmanager
+def _changed(url: str, checkpoints: Path | None) -> Iterator[tuple[Refresh, dict[str, Any]]]:
+    """The graph of a store, to be changed: one commit when the body ends, nothing if it fails."""
+    torch.set_num_threads(1)
+    with existing(url) as connection:
+        settings = Settings(**_newest(connection, url).settings)
+    with opened(url, settings, checkpoints) as (facts, saved):
+        state = saved.load()
+        assert state is not None
+        tensors, progress = state
+        graph = Refresh(settings, facts, saved)
+        graph.restore(progress)
+        yield graph, progress
+        graph.save()
+        saved.save(tensors, progress | graph.state())

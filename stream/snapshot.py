@@ -1,0 +1,185 @@
+"""The product graph as of a midnight, and what is learned from it: the same snapshot gives the same bundle.
+
+Of each product the `TOP` heaviest pairs count, that is those with the largest P(v|u); so the two ways of a basket's pair,
+which are equal at first, part where one product is one of many beside the other. Features are words of the catalogue:
+texts with their names, numbers by their order of magnitude, hashed.
+
+A bundle is refused where a number is not finite, or where it finds the newest edges worse than `WORSE` times the version
+before it. That one never saw them and this one did: it tells a training that went wrong, not how good the graph is; that
+is measured on edges that neither has seen, see `belated graph evaluate`.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby, islice
+from typing import Any, NamedTuple
+
+import torch
+from pydantic_core import from_json
+from safetensors.torch import load, save
+from torch import Tensor
+
+from labelstore.item_pairs import CO_PURCHASE, CO_VIEW, Pair
+from learner.graph.alignment import align
+from learner.graph.cold import placed
+from learner.graph.edges import Edges, degrees, graph, kept
+from learner.graph.embeddings import Embeddings
+from learner.graph.evaluation import ranks, scores_of
+from learner.graph.features import words
+from learner.graph.methods import GRAPH_METHODS
+from stream.assemble import bucket
+from stream.bundle import Bundle
+
+TOP = 50  # pairs of each product
+BUCKETS = 2**14  # of words
+NEWEST, TOLD = 0.05, 4000  # share of edges that tell whether a version may be served, and at most so many
+WORSE = 0.8
+APART = 0.5  # residual of the alignment from which on a version begins a space of its own
+HITS = 10
+
+
+class Refused(Exception):
+    """A version that must not be served; the message says why."""
+
+
+class Snapshot(NamedTuple):
+    """``number`` of the refresh; ``until``: its midnight, ms; ``ids``: N products, sorted; ``viewed`` [2, E'] int64.
+
+    ``bought`` [2, E] int64, ``weight`` [E] float32, ``since`` [E] int64 ms, by source and target; ``words`` [2, W] int64.
+    """
+
+    number: int
+    seed: int
+    method: str
+    until: int
+    ids: tuple[str, ...]
+    bought: Tensor
+    weight: Tensor
+    since: Tensor
+    viewed: Tensor
+    words: Tensor
+
+
+def take(
+    pairs: Sequence[Pair], catalogue: Sequence[tuple[str, str]], number: int, seed: int, method: str, until: int
+) -> Snapshot:
+    """A snapshot of pairs as of ``until``, in their order, and of the catalogue: (id, features as JSON)."""
+    near = _heaviest(pairs)
+    ids = sorted({pair.source for pair in near} | {pair.target for pair in near} | {item for item, _ in catalogue})
+    place = {name: n for n, name in enumerate(ids)}
+    bought, viewed = ([pair for pair in near if pair.kind == kind] for kind in (CO_PURCHASE, CO_VIEW))
+    ends = [
+        torch.tensor([[place[p.source] for p in some], [place[p.target] for p in some]], dtype=torch.int64)
+        for some in (bought, viewed)
+    ]
+    said = [(place[item], word) for item, text in catalogue for word in _words(from_json(text))]
+    return Snapshot(
+        number,
+        seed,
+        method,
+        until,
+        tuple(ids),
+        ends[0],
+        torch.tensor([pair.weight for pair in bought], dtype=torch.float32),
+        torch.tensor([pair.since for pair in bought], dtype=torch.int64),
+        ends[1],
+        torch.tensor(said, dtype=torch.int64).reshape(-1, 2).T.contiguous(),
+    )
+
+
+def _heaviest(pairs: Iterable[Pair]) -> list[Pair]:
+    found: list[Pair] = []
+    for _, some in groupby(pairs, key=lambda pair: pair[:2]):
+        top = list(islice(sorted(some, key=lambda pair: (-pair.weight, pair.target)), TOP))
+        found += sorted(top, key=lambda pair: pair.target)
+    return found
+
+
+def _words(features: Mapping[str, Any]) -> list[int]:
+    found: set[int] = set()
+    for name, value in features.items():
+        if isinstance(value, (int, float)):
+            value = f"{math.copysign(math.log1p(abs(value)), value):.0f}"
+        found |= {bucket(name, text, BUCKETS) for text in (value if isinstance(value, list) else (value,))}
+    return sorted(found)
+
+
+def to_bytes(told: Snapshot) -> bytes:
+    """As a safetensors file, for a process of its own."""
+    plain = {name: value for name, value in told._asdict().items() if not isinstance(value, Tensor)}
+    tensors = {name: value.contiguous() for name, value in told._asdict().items() if isinstance(value, Tensor)}
+    return save(tensors, {"snapshot": json.dumps(plain, sort_keys=True)})
+
+
+def from_bytes(data: bytes) -> Snapshot:
+    """The snapshot of `to_bytes`."""
+    length = int.from_bytes(data[:8], "little")
+    plain = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["snapshot"])
+    tensors: dict[str, Any] = load(data)
+    return Snapshot(**(plain | {"ids": tuple(plain["ids"])}), **tensors)
+
+
+def learn(told: Snapshot, before: Bundle | None) -> Bundle:
+    """The version of the product graph that follows ``before``.
+
+    Raises:
+        Refused: it must not be served, or there is nothing to learn from.
+    """
+    count = len(told.ids)
+    try:
+        everything = graph(count, told.bought, told.weight, told.viewed if told.viewed.shape[1] else None)
+        features = words(count, BUCKETS, told.words) if told.words.shape[1] else None
+        method = GRAPH_METHODS[told.method]
+        places = method.train(everything, features, method.settings, told.seed, None)
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    if not all(bool(value.isfinite().all()) for value in places[:4]):
+        raise Refused("a place is not a finite number")
+    edges = everything.bought
+    metrics: dict[str, Any] = {"products": count, "edges": len(edges.source), "views": told.viewed.shape[1]}
+    space, past = told.number, None
+    if before is not None:
+        past = renumbered(before, told.ids)
+        places, space, figures = _in_space(places, past, before.space, told.number)
+        metrics |= figures
+    metrics |= _check(places, past, edges, told.since)
+    warm = edges.in_ptr.diff() > 0
+    if features is not None:
+        places = placed(places, features)
+    out, into = degrees(edges)
+    return Bundle(told.number, space, told.until, told.ids, places, warm, out, into, metrics)
+
+
+def _in_space(new: Embeddings, past: Embeddings, space: int, number: int) -> tuple[Embeddings, int, dict[str, Any]]:
+    """Turned to where the version before was, if that can be: places, space, and how well it went."""
+    try:
+        found = align(new, past)
+    except ValueError:
+        return new, number, {}
+    figures = {"residual": found.residual, "overlap": None if math.isnan(found.overlap) else found.overlap}
+    return (found.embeddings, space, figures) if found.residual <= APART else (new, number, figures)
+
+
+def renumbered(bundle: Bundle, ids: Sequence[str]) -> Embeddings:
+    """The places of a bundle for these products; those it does not know neither ask nor answer."""
+    place = {name: n for n, name in enumerate(bundle.ids)}
+    which = torch.tensor([place.get(name, -1) for name in ids], dtype=torch.int64)
+    known = which >= 0
+    rows = [value[which.clamp(min=0)] for value in bundle.embeddings]
+    return Embeddings(*(value * (known[:, None] if value.dim() > 1 else known) for value in rows))
+
+
+def _check(new: Embeddings, past: Embeddings | None, edges: Edges, since: Tensor) -> dict[str, Any]:
+    """What was measured; Refused if it must not be served."""
+    count = min(max(1, int(len(since) * NEWEST)), TOLD)
+    newest = torch.argsort(since, descending=True, stable=True)[:count]
+    left = kept(edges, torch.ones(len(since), dtype=torch.bool).index_fill_(0, newest, False))
+    test = torch.stack([edges.source[newest], edges.target[newest]])
+    hits = [
+        None if given is None else float((ranks(scores_of(given), left, test) <= HITS).double().mean())
+        for given in (new, past)
+    ]
+    if hits[0] is not None and hits[1] is not None and hits[0] < WORSE * hits[1]:
+        raise Refused(f"HR@{HITS} on the newest edges is {hits[0]:.4f}, that of the version before {hits[1]:.4f}")
+    return {"newest": count, "newest_hits": hits[0], "newest_hits_before": hits[1]}

@@ -1,0 +1,141 @@
+"""Pairs of products: what the table says at a midnight is the sum over what is known by then, computed here by loops."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labelstore import item_pairs
+from labelstore.events import Adjustment, Conversion, Event, Signal
+from labelstore.item_pairs import CO_PURCHASE, CO_VIEW, LEAST, Rules, close_day, load
+from labelstore.retention import DAY
+from labelstore.store import LabelStore
+from oracle import Known, in_order, read
+from stores import FOREVER, Open
+from strategies import HOUR, T0, lines
+from stream.sources import Record
+
+RULES = Rules(window=2 * DAY, half_life=3 * DAY)
+DAYS = 9
+Weights = dict[tuple[str, str, str], float]
+
+products = st.sampled_from(["a", "b", "c", "d"])
+hours = st.integers(0, 7 * 24)
+
+
+@st.composite
+def bought(draw: st.DrawFn) -> dict[str, Any]:
+    event: dict[str, Any] = {"type": "conversion", "kind": "purchase", "event_id": f"c{draw(st.integers(0, 30))}"}
+    basket = draw(st.sampled_from([None, None, "k1", "k2"]))
+    event |= {"at": T0 + draw(hours) * HOUR, "user_id": draw(st.sampled_from(["u", "v"])), "item_id": draw(products)}
+    return event | ({"basket_id": basket} if basket else {})
+
+
+@st.composite
+def clicked(draw: st.DrawFn) -> dict[str, Any]:
+    event = {"type": "signal", "kind": draw(st.sampled_from(["click", "click", "cart"]))}
+    event |= {"event_id": f"s{draw(st.integers(0, 30))}", "item_id": draw(products), "user_id": "u"}
+    session = draw(st.sampled_from([None, "x", "y"]))
+    return event | {"at": T0 + draw(hours) * HOUR // 4} | ({"session_id": session} if session else {})
+
+
+@st.composite
+def taken_back(draw: st.DrawFn) -> dict[str, Any]:
+    event = {"type": "adjustment", "action": "retract", "event_id": f"a{draw(st.integers(0, 9))}"}
+    return event | {"conversion_id": f"c{draw(st.integers(0, 30))}", "at": T0 + draw(hours) * HOUR}
+
+
+events = st.lists(st.one_of(bought(), bought(), clicked(), taken_back()), min_size=2, max_size=40)
+"""A partition in any order: much of it comes late."""
+
+
+def known(log: Sequence[dict[str, Any]]) -> list[Known]:
+    return in_order(read([Record("events", 0, n, None, None, line) for n, line in enumerate(lines(list(log)))]))
+
+
+def count(store: LabelStore, facts: Sequence[tuple[int, Event]], days: int = DAYS, rules: Rules = RULES) -> Weights:
+    """Records pass day by day; the table at the last midnight."""
+    for day in range(days):
+        start, stop, first = T0 + day * DAY, T0 + (day + 1) * DAY, store.seq
+        store.pass_on([(k, e) for k, e in facts if start <= k < stop])
+        close_day(store.connection, stop, first, store.keep, rules)
+    return {(p.kind, p.source, p.target): p.weight for p in load(store.connection, T0 + days * DAY, rules.half_life)}
+
+
+def live(facts: Sequence[Known]) -> list[Event]:
+    """Conversions that stand and clicks, each id once, in the order in which they passed."""
+    back = {e.conversion_id for _, e, *_ in facts if isinstance(e, Adjustment)}
+    found: dict[tuple[type, str], Event] = {}
+    for _, event, *_ in facts:
+        if isinstance(event, (Conversion, Signal)):
+            found.setdefault((type(event), event.event_id), event)
+    return [e for e in found.values() if not isinstance(e, Conversion) or e.event_id not in back]
+
+
+def looks_back(v: Any, u: Any) -> bool:
+    if u.item_id == v.item_id or u.user_id != v.user_id or abs(u.at - v.at) > RULES.window:
+        return False
+    same = u.at == v.at or (u.basket_id is not None and u.basket_id == v.basket_id)
+    return bool(same or u.at < v.at)
+
+
+def views(clicks: Sequence[Any], place: int) -> list[Any]:
+    """The clicks before one, in its session or near it."""
+    v, found = clicks[place], []
+    for n, u in enumerate(clicks):
+        near = u.session_id is None and v.at - u.at <= item_pairs.TOGETHER
+        together = u.session_id == v.session_id if v.session_id else near
+        if (u.at, n) < (v.at, place) and together and u.item_id != v.item_id:
+            found.append(u)
+    return found
+
+
+def expected(facts: Sequence[Known], end: int) -> Weights:
+    """The sum of the docstring, over all that stands at the end."""
+    standing, total = live(facts), Weights()
+    conversions = [e for e in standing if isinstance(e, Conversion)]
+    clicks = [e for e in standing if isinstance(e, Signal) and e.kind == "click"]
+    looks: list[tuple[str, Any, list[Any]]] = [
+        (CO_PURCHASE, v, [u for u in conversions if looks_back(v, u)]) for v in conversions
+    ]
+    looks += [(CO_VIEW, v, views(clicks, n)) for n, v in enumerate(clicks)]
+    for kind, v, before in looks:
+        assert v.item_id
+        products = {u.item_id for u in before if u.item_id}
+        day = v.at - v.at % DAY + DAY
+        for product in products:
+            ends = (product, v.item_id) if kind == CO_PURCHASE else tuple(sorted((product, v.item_id)))
+            pair = (kind, ends[0], ends[1])
+            total[pair] = total.get(pair, 0) + 2 ** (-(end - day) / RULES.half_life) / math.sqrt(len(products))
+    return total
+
+
+@given(log=events)
+@settings(max_examples=60)
+def test_the_table_is_the_sum(open_store: Open, log: list[dict[str, Any]]) -> None:
+    """However late records come and whatever is taken back: at the end it is the sum over what stands."""
+    facts = known(log)
+    found, end = count(open_store(keep=FOREVER), [(k.known_at, k.event) for k in facts]), T0 + DAYS * DAY
+    wanted = expected(facts, end)
+    for pair in found.keys() | wanted.keys():
+        assert found.get(pair, 0.0) == pytest.approx(wanted.get(pair, 0.0), abs=2 * LEAST), (pair, found, wanted)
+    for pair, weight in found.items():
+        assert weight == pytest.approx(wanted.get(pair, 0.0), abs=LEAST)
+
+
+def test_what_is_light_goes(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source with too many pairs keeps the heaviest; and what has decayed is dropped at its midnight, not before."""
+    monkeypatch.setattr(item_pairs, "MOST", 3)
+    monkeypatch.setattr(item_pairs, "HEAVIEST", 2)
+    log = [{"at": T0 + n * HOUR, "user_id": f"u{n // 2}"} for n in range(12)]
+    for n, event in enumerate(log):
+        event |= {"type": "conversion", "kind": "purchase", "event_id": f"c{n}"}
+        event["item_id"] = "a" if n % 2 == 0 else f"b{min(n // 2, 4)}"  # b4 twice
+    facts = [(k.known_at, k.event) for k in known(log)]
+    assert count(open_store(), facts, 1) == {("co-purchase", "a", "b0"): 1.0, ("co-purchase", "a", "b4"): 2.0}
+    lasts = int(RULES.half_life / DAY * math.log2(1 / LEAST))
+    assert len(count(open_store(), facts, 1 + lasts)) == 2
+    assert len(count(open_store(), facts, 2 + lasts)) == 1

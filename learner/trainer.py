@@ -146,7 +146,8 @@ class Trainer:
         found |= {f"moments.{name}": value for name, value in self.moments._asdict().items()}
         for auxiliary, state in self.auxiliaries.items():
             found |= {f"{auxiliary}.{name}": value for name, value in state._asdict().items()}
-        return found | {"report": torch.tensor([self.version, self.clock, *self.report], dtype=torch.float64)}
+        found["clock"] = torch.tensor(self.clock, dtype=torch.float64)
+        return found | {"report": torch.tensor([self.version, *self.report], dtype=torch.float64)}
 
     @torch.no_grad()
     def restore(self, found: dict[str, Tensor]) -> None:
@@ -159,7 +160,8 @@ class Trainer:
         self.moments = features.Moments(*(found[f"moments.{name}"] for name in features.Moments._fields))
         for auxiliary, state in self.auxiliaries.items():
             self.auxiliaries[auxiliary] = type(state)(*(found[f"{auxiliary}.{name}"] for name in state._fields))
-        version, self.clock, looks, loss, weight, squared, largest, was_clipped = found["report"].tolist()
+        self.clock = float(found.get("clock", torch.inf))  # before there was one
+        version, looks, loss, weight, squared, largest, was_clipped = found["report"].tolist()
         self.version = int(version)
         self.report = Report(int(looks), loss, weight, squared, largest, int(was_clipped))
 

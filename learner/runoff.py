@@ -37,8 +37,7 @@ SETTLED = 2.0**17  # settled rows after which one counts half
 START = 5.0  # conversions that the belief before any counts for
 ALIKE = 30.0  # conversions for which the belief counts that late ones have the signals of all late ones
 UNKNOWN = 3.0  # conversions for which the belief counts that a state of signals says nothing
-COMMON = 1000.0  # settled rows for which the belief counts that a state is as common among them as among all
-ENOUGH = 100.0  # settled rows of a bin for which the belief counts that it has the signals of all
+ENOUGH = 100.0  # settled rows with a state for which the belief counts that it is as common among them as elsewhere
 FITS = 64  # per attribution window
 MOVES = 0.1  # of the conversion rate, while a conversion is awaited
 
@@ -183,16 +182,23 @@ def _facts(state: RunOff, now: float) -> Facts:
     pending = (state.pending[..., used] - known[:, :, first:].sum(2)).clamp(min=0)
     by_bucket = state.old[:, used] + counts.sum((0, 1))
     settled, late = state.never[:, used], by_bucket[first:].sum(0)
-    shown = settled.sum(0) + state.pending[..., used].sum((0, 1)) + 1  # how common a state is, whoever has it
-    of_all = (settled.sum(0) + COMMON * shown / shown.sum()) / (settled.sum() + COMMON)
+    recent = state.pending[..., used].sum((0, 1)) + 1  # whoever has the state
+    of_all = _believed(settled.sum(0), recent / recent.sum())
     pool = of_all * (late + UNKNOWN) / (late.sum() * of_all + UNKNOWN)
     pool = pool / pool.sum()
     of_bucket = (by_bucket + ALIKE * pool) / (by_bucket.sum(1, keepdim=True) + ALIKE)
     of_bucket[:first] = 0
-    of_bin = (settled + ENOUGH * of_all) / (settled.sum(1, keepdim=True) + ENOUGH)
+    of_bin = _believed(settled, of_all)
     rows = state.pending[..., used].sum(2) + known[:, :, :first].sum((2, 3))
     kinds = (used >> torch.arange(KINDS)[:, None] & 1).double()
     return Facts(age, seen, known.sum(3), pending, rows, of_bucket, of_bin, kinds, used)
+
+
+def _believed(counts: Tensor, elsewhere: Tensor) -> Tensor:
+    """Shares of states [.., S] by ``counts`` [.., S], of each as far as rows speak for it, else as they are ``elsewhere``."""
+    known = counts / (counts + ENOUGH)
+    shares = counts / counts.sum(-1, keepdim=True).clamp(min=1) * known + elsewhere * (1 - known)
+    return shares / shares.sum(-1, keepdim=True)
 
 
 def _belief(edges: Tensor) -> Tensor:

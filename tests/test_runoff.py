@@ -107,6 +107,18 @@ def test_a_calm_world_is_known() -> None:
         assert float(found) == pytest.approx(expected, rel=0.2)
 
 
+def test_signals_that_begin_late_are_not_taken_for_buyers_alone() -> None:
+    """Carts are sent from day 9 on, by buyers and others: two days later none of them has settled, and hundreds have bought.
+    A cart then says little (its ratio is 7.2, once known), and not what buyers are against rows that could not have one."""
+    log = simulate(World())
+    log = log._replace(cart=log.cart & (log.shown > 9 * 86_400))
+    state = known(log, until=11 * 86_400.0)
+    row = log.cart.nonzero()[:1, 0]
+    ages = torch.full((1,), ELAPSED).double()
+    found = runoff.log_ratio(state, batch(log, row, Look.FIRST, log.shown[row] + ELAPSED), log.f[row], ages).exp()
+    assert 0.2 < float(found) < 10
+
+
 def test_slower_buyers_are_known_before_they_have_bought() -> None:
     """Two days after half of the fast buyers have become slow, the curve has gone most of the way; the ladder has not."""
     log = simulate(World(fast=0.2))

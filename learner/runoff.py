@@ -195,7 +195,7 @@ def _facts(state: RunOff, now: float) -> Facts:
 
 
 def _believed(counts: Tensor, elsewhere: Tensor) -> Tensor:
-    """Shares of states [.., S] by ``counts`` [.., S], of each as far as rows speak for it, else as they are ``elsewhere``."""
+    """Shares of states [.., S] by ``counts`` [.., S], each as far as rows speak for it, else as ``elsewhere``."""
     known = counts / (counts + ENOUGH)
     shares = counts / counts.sum(-1, keepdim=True).clamp(min=1) * known + elsewhere * (1 - known)
     return shares / shares.sum(-1, keepdim=True)

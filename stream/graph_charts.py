@@ -17,7 +17,7 @@ ONE_WAY, BOTH_WAYS = COLOURS[4], COLOURS[0]
 AROUND = 12  # products around the one in the middle
 LETTERS = 24  # of an item's id
 MARGIN = 14  # between an arrow and its product, px
-NAMES = ("in-degree 0-1", "2-10", "11-100", f"above {BUCKETS[-1]}")
+NAMES = tuple(f"in-degree {some}" for some in ("0-1", "2-10", "11-100", f"above {BUCKETS[-1]}"))
 
 
 class Arrow(NamedTuple):
@@ -45,23 +45,27 @@ def neighbourhood(told: Versions) -> Chart:
     figure = blank("", "")
     places = {middle: (0.0, 0.0)} | {item: _on_circle(n, len(around)) for n, item in enumerate(around)}
     arrows = _arrows(given, list(places))
-    figure.update_layout(annotations=[_drawn(arrow, places, middle, arrows) for arrow in arrows], height=560)
+    heaviest = max(arrow.weight for arrow in arrows)
+    drawn = [_drawn(arrow, places, middle, 1 + 4 * arrow.weight / heaviest) for arrow in arrows]
+    name = escape(_short(taken.ids[middle]))
+    label = {"x": 0, "y": 0, "yshift": 24, "text": name, "showarrow": False, "bgcolor": "rgba(255,255,255,0.8)"}
+    figure.update_layout(annotations=[*drawn, label], height=480, margin={"b": 10})
     for name, colour in (("one way only", ONE_WAY), ("both ways", BOTH_WAYS)):
         figure.add_scatter(x=[None], y=[None], mode="lines", name=name, line={"color": colour, "width": 3})
     figure.add_scatter(**_products(taken, places, out.tolist(), into.tolist()))
     for axis in (figure.update_xaxes, figure.update_yaxes):
         axis(visible=False, range=[-1.3, 1.3])
     follow, lead = int(given.ptr.diff()[middle]), int(given.in_ptr.diff()[middle])
-    title = f"{_short(taken.ids[middle])} is bought with most: {follow} products follow it, {lead} lead to it"
+    title = f"{_short(taken.ids[middle])} has the most co-purchases: {follow} products follow it, {lead} lead to it"
     return Chart(title, reading, figure)
 
 
 def _around(given: Edges, middle: int) -> list[int]:
     """The heaviest neighbours, those that follow it most first and those that lead to it most last."""
     weights: dict[int, list[float]] = {}
-    for n, ends in enumerate((given.target[given.source == middle], given.source[given.target == middle])):
-        mass = given.weight[given.source == middle] if n == 0 else given.weight[given.target == middle]
-        for item, weight in zip(ends.tolist(), mass.tolist(), strict=True):
+    sides = (given.source == middle, given.target), (given.target == middle, given.source)
+    for n, (some, ends) in enumerate(sides):
+        for item, weight in zip(ends[some].tolist(), given.weight[some].tolist(), strict=True):
             weights.setdefault(item, [0.0, 0.0])[n] += weight
     heaviest = sorted(weights, key=lambda item: (-sum(weights[item]), item))[:AROUND]
     return sorted(heaviest, key=lambda item: ((weights[item][1] - weights[item][0]) / sum(weights[item]), item))
@@ -88,10 +92,9 @@ def _arrows(given: Edges, shown: list[int]) -> list[Arrow]:
     ]
 
 
-def _drawn(arrow: Arrow, places: dict[int, tuple[float, float]], middle: int, all_: list[Arrow]) -> dict[str, Any]:
+def _drawn(arrow: Arrow, places: dict[int, tuple[float, float]], middle: int, width: float) -> dict[str, Any]:
     """As plotly's annotation; those that do not touch the middle are paler."""
     (ax, ay), (x, y) = places[arrow.u], places[arrow.v]
-    width = 1 + 4 * arrow.weight / max(one.weight for one in all_)
     return {
         "x": x, "y": y, "ax": ax, "ay": ay, "xref": "x", "yref": "y", "axref": "x", "ayref": "y", "text": "",
         "showarrow": True, "arrowhead": 2, "startarrowhead": 2, "arrowside": "end+start" if arrow.both else "end",
@@ -107,7 +110,7 @@ def _products(
     return {
         "x": [x for x, _ in places.values()],
         "y": [y for _, y in places.values()],
-        "text": names,
+        "text": ["", *names[1:]],
         "hovertext": [
             f"{name}: leads {out[n]:.1f}, is led to {into[n]:.1f}" for n, name in zip(places, names, strict=True)
         ],

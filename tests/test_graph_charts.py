@@ -45,7 +45,12 @@ def test_the_page_has_them(full: Result, tmp_path: Any) -> None:
     text = page(full, tmp_path)
     plain = page(full._replace(graph=None), tmp_path)
     assert text.count('id="chart-') == plain.count('id="chart-') + 3
-    for said in ("is bought with most", "of the top 10 stays", "were foretold, by popularity", "<dt>in-degree</dt>"):
+    for said in (
+        "has the most co-purchases",
+        "of the top 10 stays",
+        "were foretold, by popularity",
+        "<dt>in-degree</dt>",
+    ):
         assert said in text
     assert NAME not in text
     assert "one way only" in text
@@ -82,16 +87,22 @@ def test_arrows_are_the_edges() -> None:
     pairs = [Pair("co-purchase", u, v, weight, T0) for (u, v), weight in sorted(ends.items())]
     taken = snapshot.take(pairs, [], 1, 0, "dual", T0 + DAY)
     chart = neighbourhood(Versions([], [], taken))
-    assert chart.title == "m is bought with most: 2 products follow it, 2 lead to it"
+    assert chart.title == "m has the most co-purchases: 2 products follow it, 2 lead to it"
     figure = chart.figure
     products = figure.data[-1]
-    place = dict(zip(products.text, zip(products.x, products.y, strict=True), strict=True))
+    place = dict(
+        zip(
+            (text.partition(":")[0] for text in products.hovertext),
+            zip(products.x, products.y, strict=True),
+            strict=True,
+        )
+    )
     assert place.keys() == {"m", "a", "b", "c"}
     assert place["m"] == (0, 0)
     assert place["a"][0] > 0.9
     assert place["b"][0] < 0
     of = {at: name for name, at in place.items()}
-    drawn = {(of[a.ax, a.ay], of[a.x, a.y]): a for a in figure.layout.annotations}
+    drawn = {(of[a.ax, a.ay], of[a.x, a.y]): a for a in figure.layout.annotations if a.showarrow}
     assert drawn.keys() == {("m", "a"), ("b", "m"), ("c", "m"), ("a", "b")}
     for ends_of, arrow in drawn.items():
         both = ends_of == ("c", "m")

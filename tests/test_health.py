@@ -24,6 +24,7 @@ STATUS = Status(
     7,
     1_700_000_100_000,
     {"pq_signals": dict.fromkeys(ABOUT, 0.5) | {"settled_auc": None}},
+    {"version": 3, "age_seconds": 60.5, "refused": 2},
 )
 
 
@@ -79,6 +80,9 @@ def test_metrics_are_what_prometheus_reads(health: tuple[Health, int]) -> None:
     assert samples["belated_checkpoint_number",] == 7
     assert samples["belated_checkpoint_timestamp_seconds",] == 1_700_000_100
     assert samples["belated_event_time_lag_seconds",] > 0
+    assert samples["belated_graph_version",] == 3
+    assert samples["belated_graph_age_seconds",] == 60.5
+    assert samples["belated_graph_refused_total",] == 2
     for figure in ABOUT:
         assert samples.get((f"belated_{figure}", "pq_signals")) == (None if figure == "settled_auc" else 0.5)
 
@@ -93,7 +97,19 @@ def test_status_is_json(health: tuple[Health, int]) -> None:
     found = json.loads(ask(port, "/status")[1])
     assert found["counts"] == STATUS.counts
     assert found["learners"] == STATUS.learners
+    assert found["graph"] == STATUS.graph
     assert found["event_time_lag_s"] > 0
+
+
+def test_a_graph_without_a_version_says_no_number(health: tuple[Health, int]) -> None:
+    """Before the first version only refusals are counted; without a graph there is nothing of it."""
+    told, port = health
+    told.publish(STATUS._replace(graph={"version": None, "age_seconds": None, "refused": 0}))
+    text = ask(port, "/metrics")[1]
+    assert "belated_graph_refused_total 0.0" in text
+    assert "belated_graph_version" not in text
+    told.publish(STATUS._replace(graph=None))
+    assert "belated_graph" not in ask(port, "/metrics")[1]
 
 
 def test_what_is_not_there(health: tuple[Health, int]) -> None:

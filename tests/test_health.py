@@ -4,7 +4,9 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,15 @@ pytest.importorskip("prometheus_client", reason="needs the extra `daemon`: pip i
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from learner.graph import training
+from learner.graph.methods import GRAPH_METHODS, GraphMethod
+from strategies import DAY
+from stream.daemon import status_of
 from stream.health import ABOUT, ALIVE, NOTHING, Health, Server, Status
+from stream.loop import Loop
+from stream.sources import ListSource, Partition
+from stream.workspace import opened
+from test_refresh import SETTINGS, parts, shop, small
 
 STATUS = Status(
     True,
@@ -26,6 +36,20 @@ STATUS = Status(
     {"pq_signals": dict.fromkeys(ABOUT, 0.5) | {"settled_auc": None}},
     {"version": 3, "age_seconds": 60.5, "refused": 2},
 )
+
+
+class Still(ListSource):
+    """A broker that has no more."""
+
+    reachable = True
+
+    @property
+    def lag(self) -> dict[Partition, int]:
+        return {}
+
+    @property
+    def gone(self) -> Mapping[Partition, int]:
+        return {}
 
 
 @pytest.fixture
@@ -118,3 +142,29 @@ def test_what_is_not_there(health: tuple[Health, int]) -> None:
     code, text = ask(port, "/../etc/passwd")
     assert (code, text) == (404, "there are /healthz, /readyz, /metrics and /status\n")
     assert ask(port, "/metrics?x=1")[0] == 200
+
+
+def test_how_a_running_graph_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The version that is served and how old it is; refusals are counted across a restart; without a graph nothing."""
+    learned: list[int] = []
+
+    def train(*given: Any) -> Any:
+        learned.append(len(learned))
+        places, tables = training.train(*given)
+        return (places._replace(source=places.source * float("nan")) if len(learned) > 1 else places), tables
+
+    monkeypatch.setitem(GRAPH_METHODS, "dual", GraphMethod(train, *small(3, 2)))
+    source = Still(parts(shop(users=20), 1))
+    with opened(f"sqlite:///{tmp_path}/store.db", SETTINGS) as (store, saved):
+        loop = Loop(source, SETTINGS, store, saved)
+        loop.run()
+        found = status_of(loop, source).graph
+        assert loop.graph.served is not None
+        age = (loop.passed - loop.graph.served.bundle.until) / 1000
+    assert age > 6 * DAY / 1000
+    assert found == {"version": 1, "age_seconds": age, "refused": 2}
+    with opened(f"sqlite:///{tmp_path}/store.db", SETTINGS) as (store, saved):
+        assert status_of(Loop(source, SETTINGS, store, saved), source).graph == found
+    plain = SETTINGS.model_copy(update={"graph_every": None})
+    with opened(None, plain) as (store, saved):
+        assert status_of(Loop(source, plain, store, saved), source).graph is None

@@ -1,5 +1,6 @@
 """The product graph under a learner: the same bytes however the log is cut, killed or run beside, and features as scored."""
 
+import csv
 import json
 import time
 from collections.abc import Sequence
@@ -351,6 +352,17 @@ def test_evaluate(mine: str, say: Say, tmp_path: Path) -> None:
     assert [one["version"] for one in again] == [1, 2]
     assert "cold HR@10" in say("graph", "evaluate", "--store", mine)[1]
     assert say("graph", "evaluate")[0] == 2
+
+
+def test_the_export_has_what_it_said(mine: str, say: Say, tmp_path: Path) -> None:
+    """As it is stored with each impression; empty before the first version."""
+    assert say("labels", "export", str(tmp_path / "t.csv"), "--store", mine)[0] == 0
+    with (tmp_path / "t.csv").open(newline="") as file:
+        found = {row["impression_id"]: row["graph"] for row in csv.DictReader(file)}
+    with existing(mine) as connection:
+        stored = connection.execute(select(impressions.c.id, impressions.c.graph)).all()
+    assert {name: found[name] for name, _ in stored} == {name: text or "" for name, text in stored}
+    assert {bool(text) for text in found.values()} == {True, False}
 
 
 def test_without_a_graph_the_remedy_is_told(tmp_path: Path, say: Say) -> None:

@@ -51,7 +51,7 @@ def one(data: Data, name: str, method: str, seed: int, valid: bool) -> Quality:
     else:
         found = GRAPH_METHODS[method]
         settings = found.settings._replace(**SETTINGS.get(name, {}).get(method, {}))
-        places = found.train(given, data.words, settings, seed, None)
+        places, _ = found.train(given, data.words, settings, seed, None, None)
         return evaluate(scores_of(places), given.bought, judged, everything, seed, places.answers)
     return evaluate(scores, given.bought, judged, everything, seed)
 

@@ -20,7 +20,7 @@ _AS_OF: BindParameter[int] = bindparam("as_of")
 _KIND: BindParameter[str] = bindparam("kind")
 _KNOWN = select(func.count()).select_from(impressions).where(I.known_at < _AS_OF)
 _SHOWN = (
-    select(I.seq, I.known_at, I.id, I.user_id, I.item_id, I.at, I.features)
+    select(I.seq, I.known_at, I.id, I.user_id, I.item_id, I.at, I.features, I.graph)
     .where(I.seq > bindparam("after"), I.known_at < _AS_OF)
     .order_by(I.seq)
     .limit(PAGE)
@@ -51,7 +51,8 @@ class Row(NamedTuple):
     ``label``: 1 if a conversion makes it so; then ``delay``, ms from the impression to the moment the first of these
     was known, and ``value``, the sum over all of them (None where none has one).
     ``settled``: the attribution window had closed. ``signals``: kind -> how many. ``features``: JSON, as shown.
-    ``scores``: of each learner by its number, as it was given; None where it gave none.
+    ``scores``: of each learner by its number, as it was given; None where it gave none. ``graph``: what the product graph
+    said of it then, JSON; None where it said nothing.
     """
 
     impression_id: str
@@ -65,6 +66,7 @@ class Row(NamedTuple):
     signals: dict[str, int]
     features: str
     scores: tuple[float | None, ...]
+    graph: str | None = None
 
 
 class Credited(NamedTuple):
@@ -97,8 +99,8 @@ class Joined:
             converted, seen, scores = self._converted(keys), self._signals(keys), self._scores(keys)
             yield [
                 Row(name, user, item, at, *self._outcome(at, known_at, converted.get(seq, ())), seen.get(seq, {}),
-                    features, tuple(scores[seq]))
-                for seq, known_at, name, user, item, at, features in shown
+                    features, tuple(scores[seq]), graph)
+                for seq, known_at, name, user, item, at, features, graph in shown
             ]  # fmt: skip
 
     def _outcome(

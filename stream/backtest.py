@@ -20,6 +20,7 @@ from stream.loop import Loop
 from stream.settings import RIVER, Settings
 from stream.sources import Source
 from stream.truth import Truth
+from stream.versions import Versions, Watch
 from stream.workspace import opened
 
 EVENTS = (
@@ -36,6 +37,7 @@ class Result(NamedTuple):
     ``deciles``: learner -> (rows, mean weight, share of real negatives) of observed negatives, by rising weight.
     ``delays``: settled conversions by delay, see `Validation`. ``curve``: (age s, share of conversions known by then).
     ``funnel``: kind of signal, "" for all -> (settled rows, converted). ``reasons``: of dead letters, with counts.
+    ``graph``: of the product graph, if there was one and pictures were asked for.
     """
 
     summary: dict[str, Any]
@@ -47,6 +49,7 @@ class Result(NamedTuple):
     curve: list[tuple[float, float]]
     funnel: dict[str, list[int]]
     reasons: list[tuple[str, int]]
+    graph: Versions | None = None
 
 
 def backtest(
@@ -59,6 +62,7 @@ def backtest(
     told: Callable[[int], None] = lambda read: None,
     truth: Truth | None = None,
     checkpoints: Path | None = None,
+    pictures: bool = False,
 ) -> Result:
     """One pass of the log with every method of the settings; all start from the same weights.
 
@@ -70,6 +74,7 @@ def backtest(
         poll, every: records read at a time, and between commits; neither changes a result.
         told: hears how many records have been read. truth: of a simulated log.
         checkpoints: their folder, for a store that is no file.
+        pictures: of the product graph are wanted; each version is then asked for what came after it, which takes time.
 
     Raises:
         SourceError, StoreError, CheckpointError: with the remedy.
@@ -83,10 +88,13 @@ def backtest(
     hindsight = converted(source, settings, poll, told) if known else frozenset()
     with opened(store, settings, checkpoints) as (facts, saved):
         loop = Loop(source, settings, facts, saved, poll, every, hindsight, truth)
+        watch = Watch() if pictures and settings.graph_every else None
+        loop.graph.watch = watch or loop.graph.watch
         begun, before = time.perf_counter(), loop.counts["read"]
         loop.run(told)
         seconds = time.perf_counter() - begun
-        return _result(log, loop, seconds, loop.counts["read"] - before)
+        result = _result(log, loop, seconds, loop.counts["read"] - before)
+        return result._replace(graph=watch.told(loop.graph.served)) if watch else result
 
 
 def several(seeds: int, log: str, source: Source, settings: Settings, **how: Any) -> Result:

@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from labelstore.events import Impression
+from learner.graph.dual import Tables
 from learner.graph.embeddings import Embeddings, keys, queries
 
 BLOCK = 32  # contexts that are scored at once
@@ -30,7 +31,8 @@ class Bundle(NamedTuple):
     """``version``: number of the refresh. ``space``: coordinates of versions with the same one can be compared.
 
     ``ids``: N products, sorted. ``warm`` [N] bool: something led to it. ``out``, ``into`` [N] float32: weighted degrees.
-    ``metrics``: what the refresh has measured. ``until``: the midnight of its snapshot, ms.
+    ``metrics``: what the refresh has measured. ``until``: the midnight of its snapshot, ms. ``tables``: what the next
+    refresh starts from, in the coordinates in which they were learned; None of a method that begins anew.
     """
 
     version: int
@@ -42,12 +44,15 @@ class Bundle(NamedTuple):
     out: Tensor
     into: Tensor
     metrics: dict[str, Any]
+    tables: Tables | None = None
 
 
 def to_bytes(bundle: Bundle) -> bytes:
     """As a safetensors file; ids and figures are JSON in its header. The same bundle gives the same bytes."""
     tensors = {f"places.{name}": value for name, value in bundle.embeddings._asdict().items()}
     tensors |= {name: getattr(bundle, name) for name in ("warm", "out", "into")}
+    if bundle.tables is not None:
+        tensors |= {f"tables.{name}": value for name, value in bundle.tables._asdict().items()}
     told = {name: getattr(bundle, name) for name in ("version", "space", "until", "ids", "metrics")}
     text = json.dumps(told, sort_keys=True, allow_nan=False)
     return save({name: value.contiguous() for name, value in tensors.items()}, {"bundle": text})
@@ -59,7 +64,9 @@ def from_bytes(data: bytes) -> Bundle:
     told = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["bundle"])
     tensors: dict[str, Any] = load(data)
     places = Embeddings(*(tensors.pop(f"places.{name}") for name in Embeddings._fields))
-    return Bundle(**(told | {"ids": tuple(told["ids"])}), embeddings=places, **tensors)
+    learned = [tensors.pop(name) for name in map("tables.{}".format, Tables._fields) if name in tensors]
+    tables = Tables(*learned) if learned else None
+    return Bundle(**(told | {"ids": tuple(told["ids"])}), embeddings=places, tables=tables, **tensors)
 
 
 class Serving:

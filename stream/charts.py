@@ -59,7 +59,7 @@ def over_time(result: Result) -> Chart:
     if (found := _spans(result)) is None:
         return Chart("Log loss over time", reading, None)
     span, drawn = found
-    figure = _figure("shown", "settled log loss")
+    figure = blank("shown", "settled log loss")
     for name, (x, sums) in drawn.items():
         text = [f"{n:,.0f} rows" for n in sums[:, 0]]
         line = {"name": name, "text": text, "mode": "lines+markers", "line_color": colour(result, name)}
@@ -74,7 +74,7 @@ def level_over_time(result: Result) -> Chart:
     reading = "Mean score over share converted; 1 is calibrated. A cross is where ADWIN sees a drift begin."
     if (found := _spans(result)) is None:
         return Chart("Calibration over time", reading, None)
-    figure = _figure("shown", "PCOC")
+    figure = blank("shown", "PCOC")
     times = 0
     for name, (x, sums) in found[1].items():
         seen = sums[:, 1] > 0
@@ -95,7 +95,7 @@ def calibration(result: Result) -> Chart:
     reading = (
         "On the dashed line, what is said is what happens; above it conversions are underestimated. Logarithmic axes."
     )
-    figure = _figure("mean score", "share converted")
+    figure = blank("mean score", "share converted")
     seen: list[float] = []
     for name, groups in result.calibration.items():
         kept = [(p, y, n) for n, p, y in groups if y > 0]
@@ -119,7 +119,7 @@ def calibration(result: Result) -> Chart:
 def delays(result: Result) -> Chart:
     """The learned delay curve beside the delays of settled conversions."""
     window, wait = result.settings.window / 1000, result.settings.wait / 1000
-    figure = _figure("time since the impression", "share of conversions known")
+    figure = blank("time since the impression", "share of conversions known")
     known = result.delays.sum()
     if known:
         edges = window * 10 ** (4 * (np.arange(1, len(result.delays) + 1) / len(result.delays) - 1))
@@ -161,7 +161,7 @@ def funnel(result: Result) -> Chart:
             names += [f"with {kind}", f"without {kind}"]
             shares += [bought / some, (converted - bought) / max(rows - some, 1)]
             texts += [f"{bought:,} of {some:,}", f"{converted - bought:,} of {rows - some:,}"]
-    figure = _figure("share converted", "")
+    figure = blank("share converted", "")
     figure.add_bar(
         x=shares[::-1], y=names[::-1], text=texts[::-1], orientation="h", marker_color=COLOURS[0], textposition="auto"
     )
@@ -176,7 +176,7 @@ def weights(result: Result) -> Chart:
         "Rows without a conversion at the first look, in ten groups by the weight they were learned with. "
         "On the dashed line the weight is the share that really never converted."
     )
-    figure = _figure("mean weight", "share that never converted")
+    figure = blank("mean weight", "share that never converted")
     seen: list[float] = []
     for name, groups in result.deciles.items():
         seen += [value for _, w, y in groups for value in (w, y)]
@@ -190,7 +190,8 @@ def weights(result: Result) -> Chart:
     return Chart("Were the weights right?", reading, figure)
 
 
-def _figure(x: str, y: str) -> Any:
+def blank(x: str, y: str) -> Any:
+    """A figure without anything in it, as all charts of the page look; titles of its axes."""
     figure = go.Figure()
     figure.update_layout(
         template="plotly_white",

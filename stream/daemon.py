@@ -189,4 +189,15 @@ def status_of(loop: Loop, source: Live) -> Status:
         commit=numbers.commit,
         committed=round(numbers.committed_at * 1000) or None,
         learners=learners,
+        graph=_graph_of(loop) if loop.graph.every is not None else None,
     )
+
+
+def _graph_of(loop: Loop) -> dict[str, float | None]:
+    """How the product graph stands."""
+    served = loop.graph.served
+    return {
+        "version": served.bundle.version if served else None,
+        "age_seconds": max(0, loop.passed - served.bundle.until) / 1000 if served else None,
+        "refused": loop.graph.refusals,
+    }

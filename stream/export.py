@@ -11,7 +11,7 @@ import gzip
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -24,7 +24,8 @@ COLUMNS = {
     "impression_id": "string", "user_id": "string", "item_id": "string", "at": "int64", "label": "int8",
     "delay_s": "float64", "settled": "bool", "value": "float64", "signals": "string", "features": "string",
 }  # fmt: skip
-"""The columns and their types in Parquet; those of the scores follow."""
+"""The columns and their types in Parquet; that of the product graph follows, if there is one, and those of the scores."""
+GRAPH = {"graph": "string"}
 GROUP = 65_536  # rows in a row group
 STDOUT = Path("-")
 QUOTED = re.compile('[,"\r\n]')
@@ -38,12 +39,13 @@ class ExportError(Exception):
     """The table cannot be written; the message names the file and the remedy."""
 
 
-def cells(row: Row) -> tuple[Cell, ...]:
-    """A row in the order of `COLUMNS`, then its scores. Seconds, and kinds of signal in the order of their names."""
+def cells(row: Row, columns: Mapping[str, str]) -> tuple[Cell, ...]:
+    """A row in the order of the columns. Seconds, and kinds of signal in the order of their names."""
     delay = None if row.delay is None else row.delay / 1000
     signals = to_json(dict(sorted(row.signals.items()))).decode()
     told = row.impression_id, row.user_id, row.item_id, row.at, row.label, delay, row.settled, row.value
-    return *told, signals, row.features, *row.scores
+    said = (row.graph,) if "graph" in columns else ()
+    return *told, signals, row.features, *said, *row.scores
 
 
 def line(values: Sequence[Cell]) -> str:
@@ -64,32 +66,31 @@ def _text(value: Cell) -> str:
 
 
 @contextmanager
-def _csv(stream: IO[bytes], scores: Sequence[str]) -> Iterator[Put]:
-    stream.write(line([*COLUMNS, *scores]).encode())
+def _csv(stream: IO[bytes], columns: Mapping[str, str]) -> Iterator[Put]:
+    stream.write(line(list(columns)).encode())
 
     def put(rows: Sequence[Row]) -> None:
-        stream.write("".join(line(cells(row)) for row in rows).encode())
+        stream.write("".join(line(cells(row, columns)) for row in rows).encode())
 
     yield put
 
 
 @contextmanager
-def _packed(stream: IO[bytes], scores: Sequence[str]) -> Iterator[Put]:
+def _packed(stream: IO[bytes], columns: Mapping[str, str]) -> Iterator[Put]:
     with (
         gzip.GzipFile("", "wb", compresslevel=6, fileobj=stream, mtime=0) as packed,
-        _csv(packed, scores) as put,  # type: ignore[arg-type]  # it is a stream of bytes, if not by name
+        _csv(packed, columns) as put,  # type: ignore[arg-type]  # it is a stream of bytes, if not by name
     ):
         yield put
 
 
 @contextmanager
-def _parquet(stream: IO[bytes], scores: Sequence[str]) -> Iterator[Put]:
+def _parquet(stream: IO[bytes], columns: Mapping[str, str]) -> Iterator[Put]:
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    types = COLUMNS | dict.fromkeys(scores, "float64")
     always = ("impression_id", "at", "label", "settled", "signals", "features")
-    schema = pa.schema([pa.field(name, pa.type_for_alias(of), name not in always) for name, of in types.items()])
+    schema = pa.schema([pa.field(name, pa.type_for_alias(of), name not in always) for name, of in columns.items()])
     pages: list[Any] = []
 
     def flush() -> None:
@@ -98,8 +99,8 @@ def _parquet(stream: IO[bytes], scores: Sequence[str]) -> Iterator[Put]:
             pages.clear()
 
     def put(rows: Sequence[Row]) -> None:
-        columns = zip(*map(cells, rows), strict=True)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+        values = zip(*(cells(row, columns) for row in rows), strict=True)
+        arrays = [pa.array(column, field.type) for column, field in zip(values, schema, strict=True)]
         pages.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
         if sum(page.num_rows for page in pages) >= GROUP:
             flush()
@@ -109,12 +110,12 @@ def _parquet(stream: IO[bytes], scores: Sequence[str]) -> Iterator[Put]:
         flush()
 
 
-FORMATS: dict[str, Callable[[IO[bytes], Sequence[str]], AbstractContextManager[Put]]] = {
+FORMATS: dict[str, Callable[[IO[bytes], Mapping[str, str]], AbstractContextManager[Put]]] = {
     ".csv": _csv,
     ".csv.gz": _packed,
     ".parquet": _parquet,
 }
-"""Ending -> format: what writes a table with these score columns to a stream of bytes."""
+"""Ending -> format: what writes a table with these columns and types to a stream of bytes."""
 
 
 def ending(path: Path) -> str:
@@ -143,22 +144,25 @@ def ending(path: Path) -> str:
 
 
 @contextmanager
-def writing(path: Path, learners: Sequence[str]) -> Iterator[Put]:
+def writing(path: Path, learners: Sequence[str], graph: bool = False) -> Iterator[Put]:
     """The table with the scores of these learners, being written; complete when the body ends without an error.
+
+    ``graph``: with what the product graph said.
 
     Raises:
         ExportError: as `ending`; or the file cannot be written.
     """
-    form, scores = FORMATS[ending(path)], [f"score_{name}" for name in learners]
+    form = FORMATS[ending(path)]
+    columns = COLUMNS | (GRAPH if graph else {}) | {f"score_{name}": "float64" for name in learners}
     if path == STDOUT:
-        with form(sys.stdout.buffer, scores) as put:
+        with form(sys.stdout.buffer, columns) as put:
             yield put
         sys.stdout.buffer.flush()
         return
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb", buffering=1 << 20) as stream:
-            with form(stream, scores) as put:
+            with form(stream, columns) as put:
                 yield put
             stream.flush()
             os.fsync(stream.fileno())

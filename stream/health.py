@@ -29,6 +29,7 @@ class Status(NamedTuple):
     ``counts``: records by what became of them. ``passed``: event time that has passed. ``waiting``: records
     read and not passed. ``lag``: partition -> records between our position and its end. ``gone``: records that retention
     had deleted before we came. ``commit``: number of the last one, and when it was made. ``learners``: name -> figures.
+    ``graph``: of the product graph, if there is one.
     """
 
     ready: bool
@@ -40,6 +41,7 @@ class Status(NamedTuple):
     commit: int
     committed: int | None
     learners: Mapping[str, Mapping[str, float | None]]
+    graph: Mapping[str, float | None] | None = None
 
 
 NOTHING = Status(False, {}, None, 0, {}, 0, 0, None, {})
@@ -110,6 +112,7 @@ class Health(Collector):
         ):
             if value is not None:
                 found.append(GaugeMetricFamily(f"belated_{name}", about, value=value))
+        found += _of_graph(s.graph or {})
         figures: dict[str, GaugeMetricFamily] = {}
         for learner, told in sorted(s.learners.items()):
             for figure, number in told.items():
@@ -121,6 +124,20 @@ class Health(Collector):
         return [*found, *figures.values()]
 
 
+def _of_graph(told: Mapping[str, float | None]) -> list[Metric]:
+    kinds = {"refused": CounterMetricFamily}
+    return [
+        kinds.get(name, GaugeMetricFamily)(f"belated_graph_{name}", ABOUT_GRAPH[name], value=value)
+        for name, value in told.items()
+        if value is not None
+    ]
+
+
+ABOUT_GRAPH = {
+    "version": "Of the product graph, that is served.",
+    "age_seconds": "Event time since the midnight up to which that version knows.",
+    "refused": "Versions that were learned and must not be served.",
+}
 ABOUT = {
     "steps": "Steps learned.",
     "looks": "Looks learned from.",

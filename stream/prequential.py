@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from learner.graph.edges import Edges, degrees, edges, kept, linked, propagate
-from learner.graph.evaluation import Scores, area, of_pairs, ranks, scores_of
+from learner.graph.evaluation import BUCKETS, Scores, area, of_pairs, ranks, scores_of
 from stream.bundle import Bundle
 from stream.snapshot import Snapshot, renumbered
 
@@ -34,13 +34,19 @@ class Figures(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """What came between the snapshot of ``version`` and the midnight ``until``, ms: new edges, warm and cold."""
+    """What came between the snapshot of ``version`` and the midnight ``until``, ms: new edges, warm and cold.
+
+    ``by_degree``: HR@10 of warm targets by the in-degree of the query, in the `BUCKETS` of an evaluation, None where none
+    was ``asked`` [4].
+    """
 
     version: int
     until: int
     warm: int
     cold: int
     figures: dict[str, Figures]
+    asked: list[int]
+    by_degree: dict[str, list[float | None]]
 
 
 def interval(before: Bundle, taken: Snapshot) -> Interval | None:
@@ -59,12 +65,20 @@ def interval(before: Bundle, taken: Snapshot) -> Interval | None:
         "popularity": _popularity(old),
         "walk": _walk(old),
     }
-    figures = {name: _figures(scores, old, test, cold, one_way) for name, scores in ways.items()}
-    return Interval(before.version, taken.until, int((~cold).sum()), int(cold.sum()), figures)
+    place = {name: ranks(scores, old, test).double() for name, scores in ways.items()}
+    figures = {name: _figures(scores, place[name], old, test, cold, one_way) for name, scores in ways.items()}
+    bucket = torch.bucketize(old.in_ptr.diff()[test[0]], torch.tensor(BUCKETS))
+    buckets = [~cold & (bucket == n) for n in range(len(BUCKETS) + 1)]
+    asked = [int(some.sum()) for some in buckets]
+    by_degree = {name: [_hits(rank[some]) for some in buckets] for name, rank in place.items()}
+    return Interval(before.version, taken.until, int((~cold).sum()), int(cold.sum()), figures, asked, by_degree)
 
 
-def _figures(scores: Scores, old: Edges, test: Tensor, cold: Tensor, one_way: Tensor) -> Figures:
-    rank = ranks(scores, old, test).double()
+def _hits(rank: Tensor) -> float | None:
+    return float((rank <= TOP).double().mean()) if len(rank) else None
+
+
+def _figures(scores: Scores, rank: Tensor, old: Edges, test: Tensor, cold: Tensor, one_way: Tensor) -> Figures:
     hit = (rank <= TOP).double()
     there, back = (of_pairs(scores, old.nodes, a[one_way], b[one_way]) for a, b in (test, test.flip(0)))
     warm, new = ([float(value[part].mean()) for value in (hit, hit / rank)] for part in (~cold, cold))

@@ -56,7 +56,8 @@ class Refresh:
         self.served: Serving | None = None
         self.watch: Callable[[Snapshot, Bundle | None], None] = lambda taken, before: None  # hears of every refresh
         self.number = 0  # of the last refresh that was begun
-        self.refused: list[list[Any]] = []  # number, midnight, why
+        self.refused: list[list[Any]] = []  # number, midnight, why; the last few
+        self.refusals = 0  # that there were
         self._seq = 0  # of the last record that had passed at the last midnight
         self._last: int | None = None  # midnight of the last refresh, or where the first day begins
         self._files: list[dict[str, Any]] = []  # the bundles that are kept, the newest first
@@ -123,6 +124,7 @@ class Refresh:
             self._refuse(str(error), self.number, midnight)
 
     def _refuse(self, why: str, number: int, midnight: int) -> None:
+        self.refusals += 1
         self.refused = [*self.refused, [number, midnight, why]][-REFUSALS:]
 
     # swaps ----------------------------------------------------------------------------------------------------------
@@ -193,6 +195,7 @@ class Refresh:
         if self.every is None:
             return {}
         told = {"seq": self._seq, "last": self._last, "number": self.number, "refused": self.refused}
+        told |= {"refusals": self.refusals}
         ready = [self._keep(one) for one in self._ready]
         files = [*self._files, *ready, *([self._pending] if self._pending else [])]
         return {"graph": {**told, "bundles": files, "served": len(self._files), "ready": len(ready)}}
@@ -207,6 +210,7 @@ class Refresh:
         if told is None or self.every is None:
             return
         self._seq, self._last, self.number, self.refused = (told[name] for name in ("seq", "last", "number", "refused"))
+        self.refusals = told["refusals"]
         files, served, ready = told["bundles"], told["served"], told["ready"]
         self._files = files[:served]
         if self._files:

@@ -23,6 +23,12 @@ TERMS = {
     "importance weight": "what a row counts for, given that its label may still change",
     "ESS": "effective sample size, (sum w)² / sum w², as a share of the rows; 1 is best",
 }
+GRAPH_TERMS = {
+    "co-purchase": "one product was bought, and later, in another basket, the other; what is old counts less",
+    "HR@10": "how often the right product is among the ten that are named first, of all there are",
+    "in-degree": "how many products lead to this one",
+    "residual": "distance between the places of two versions, the newer turned to the older, over the length of the older",
+}
 FIGURES = {
     "log_loss": ("log loss", min), "ne": ("NE", min), "auc": ("AUC", max), "pr_auc": ("PR-AUC", max),
     "pcoc": ("PCOC", None), "ece": ("ECE", min),
@@ -88,8 +94,14 @@ def _body(result: Result) -> str:
     from stream import charts
 
     drawn = (charts.over_time, charts.level_over_time, charts.calibration, charts.delays, charts.funnel, charts.weights)
-    sections = [_section(n, chart(result)) for n, chart in enumerate(drawn)]
-    return "".join([_head(result), _methods(result), *sections, _events(result), _terms()])
+    found = [chart(result) for chart in drawn]
+    if result.graph is not None:
+        from stream import graph_charts
+
+        pictures = (graph_charts.neighbourhood, graph_charts.movement, graph_charts.foresight)
+        found += [picture(result.graph) for picture in pictures]
+    sections = [_section(n, chart) for n, chart in enumerate(found)]
+    return "".join([_head(result), _methods(result), *sections, _events(result), _terms(result)])
 
 
 def _head(result: Result) -> str:
@@ -163,7 +175,7 @@ def _method(result: Result, name: str, best: dict[str, float], compared: list[st
 
 def _section(place: int, chart: Any) -> str:
     if chart.figure is None:
-        drawn = '<p class="empty">Nothing to draw yet: no settled rows that would show it.</p>'
+        drawn = '<p class="empty">Nothing to draw yet: nothing is known that would show it.</p>'
     else:
         config = {"displayModeBar": False, "responsive": True}
         drawn = chart.figure.to_html(
@@ -187,6 +199,7 @@ def _events(result: Result) -> str:
     )
 
 
-def _terms() -> str:
-    terms = "".join(f"<dt>{name}</dt><dd>{escape(said)}</dd>" for name, said in TERMS.items())
+def _terms(result: Result) -> str:
+    words = TERMS | (GRAPH_TERMS if result.graph is not None else {})
+    terms = "".join(f"<dt>{name}</dt><dd>{escape(said)}</dd>" for name, said in words.items())
     return f"<h2>Words</h2><dl>{terms}</dl>"

@@ -21,8 +21,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from labelstore.item_pairs import CO_PURCHASE, CO_VIEW, Pair
+from learner.graph import dual
 from learner.graph.alignment import align
 from learner.graph.cold import placed
+from learner.graph.dual import Start
 from learner.graph.edges import Edges, degrees, graph, kept
 from learner.graph.embeddings import Embeddings
 from learner.graph.evaluation import ranks, scores_of
@@ -37,6 +39,7 @@ NEWEST, TOLD = 0.05, 4000  # share of edges that tell whether a version may be s
 WORSE = 0.8
 APART = 0.5  # residual of the alignment from which on a version begins a space of its own
 HITS = 10
+KNOWN = 0.5  # share of edges that the version before must have had, else the next one begins anew
 
 
 class Refused(Exception):
@@ -130,14 +133,16 @@ def learn(told: Snapshot, before: Bundle | None) -> Bundle:
     try:
         everything = graph(count, told.bought, told.weight, told.viewed if told.viewed.shape[1] else None)
         features = words(count, BUCKETS, told.words) if told.words.shape[1] else None
-        method = GRAPH_METHODS[told.method]
-        places = method.train(everything, features, method.settings, told.seed, None)
+        method, start = GRAPH_METHODS[told.method], start_of(told, before)
+        settings = method.settings if start is None else method.warm
+        places, tables = method.train(everything, features, settings, told.seed, start, None)
     except ValueError as error:
         raise Refused(str(error)) from None
     if not all(bool(value.isfinite().all()) for value in places[:4]):
         raise Refused("a place is not a finite number")
     edges = everything.bought
     metrics: dict[str, Any] = {"products": count, "edges": len(edges.source), "views": told.viewed.shape[1]}
+    metrics["started_from"] = before.version if before is not None and start is not None else None
     space, past = told.number, None
     if before is not None:
         past = renumbered(before, told.ids)
@@ -148,7 +153,20 @@ def learn(told: Snapshot, before: Bundle | None) -> Bundle:
     if features is not None:
         places = placed(places, features)
     out, into = degrees(edges)
-    return Bundle(told.number, space, told.until, told.ids, places, warm, out, into, metrics)
+    return Bundle(told.number, space, told.until, told.ids, places, warm, out, into, metrics, tables)
+
+
+def start_of(told: Snapshot, before: Bundle | None) -> Start | None:
+    """The tables of the version before, and where in them each product is.
+
+    None: the method begins anew, there are no tables, they are of other features or of another width, or most edges are new.
+    """
+    warm, words_there = GRAPH_METHODS[told.method].warm, BUCKETS if told.words.shape[1] else 0
+    if warm is None or before is None or before.tables is None or not dual.fits(before.tables, words_there, warm):
+        return None
+    if int((told.since <= before.until).sum()) < KNOWN * len(told.since):
+        return None
+    return Start(before.tables, rows_of(before, told.ids))
 
 
 def _in_space(new: Embeddings, past: Embeddings, space: int, number: int) -> tuple[Embeddings, int, dict[str, Any]]:
@@ -163,11 +181,16 @@ def _in_space(new: Embeddings, past: Embeddings, space: int, number: int) -> tup
 
 def renumbered(bundle: Bundle, ids: Sequence[str]) -> Embeddings:
     """The places of a bundle for these products; those it does not know neither ask nor answer."""
-    place = {name: n for n, name in enumerate(bundle.ids)}
-    which = torch.tensor([place.get(name, -1) for name in ids], dtype=torch.int64)
+    which = rows_of(bundle, ids)
     known = which >= 0
     rows = [value[which.clamp(min=0)] for value in bundle.embeddings]
     return Embeddings(*(value * (known[:, None] if value.dim() > 1 else known) for value in rows))
+
+
+def rows_of(bundle: Bundle, ids: Sequence[str]) -> Tensor:
+    """The row in a bundle of each of these products [N] int64, -1 where it does not know one."""
+    place = {name: n for n, name in enumerate(bundle.ids)}
+    return torch.tensor([place.get(name, -1) for name in ids], dtype=torch.int64)
 
 
 def _check(new: Embeddings, past: Embeddings | None, edges: Edges, since: Tensor) -> dict[str, Any]:

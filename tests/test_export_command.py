@@ -63,6 +63,19 @@ def test_csv_and_parquet_agree(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_what_the_graph_said_is_a_column(tmp_path: Path) -> None:
+    """JSON after the features, only where it was asked for; empty where nothing was said; alike in both formats."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    said = '{"version":1,"rel":0.5}'
+    for name in ("t.csv", "t.parquet"):
+        with writing(tmp_path / name, LEARNERS, graph=True) as put:
+            put([ODD._replace(graph=said), BARE])
+    found = parquet.read_table(tmp_path / "t.parquet")
+    assert found.column_names == [*COLUMNS, "graph", "score_pq", "score_settled"]
+    assert found.column("graph").to_pylist() == [said, None]
+    assert found.to_pylist() == read_csv((tmp_path / "t.csv").read_bytes())
+
+
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.parquet"])
 def test_no_rows_are_a_table_too(tmp_path: Path, name: str) -> None:
     """A table without rows has its columns."""

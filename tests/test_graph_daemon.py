@@ -101,12 +101,13 @@ def test_neighbours_and_direction_are_found(name: str) -> None:
         settings = settings._replace(network=settings.network._replace(**short))
     else:
         settings = settings._replace(**short)
-    found = method.train(world.graph, world.words, settings, 1, None)
+    found, tables = method.train(world.graph, world.words, settings, 1, None, None)
+    assert (tables, method.warm) == (None, None)
     everything = edges(120, torch.cat([torch.stack(world.graph.bought[1:3]), world.held_out], 1))
     quality = evaluate(scores_of(found), world.graph.bought, world.held_out, everything)
     assert quality.hits[20] > 0.5  # blindly it is 0.17
     assert quality.direction > 0.9
-    again = method.train(world.graph, world.words, settings, 1, None)
+    again, _ = method.train(world.graph, world.words, settings, 1, None, None)
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
 
 

@@ -134,7 +134,7 @@ def test_direction_and_neighbours_are_found(exact: int) -> None:
     assert not bool(found.answers[:20].any())
 
 
-def test_the_same_bytes_and_a_warm_start() -> None:
+def test_the_same_bytes_and_a_start() -> None:
     """Same seed, same bytes; another seed, others. A start is taken up: it has less to learn, and grows by new products."""
     world = graphs.world()
     losses: list[float] = []
@@ -149,15 +149,19 @@ def test_the_same_bytes_and_a_warm_start() -> None:
     grown = graph(125, torch.stack(world.graph.bought[1:3]))
     without = training.train(world.graph, None, short, 1).tables
     next_losses: list[float] = []
-    later = training.train(grown, None, short, 2, without, lambda epoch, loss: next_losses.append(loss)).embeddings
+    rows = torch.cat([torch.arange(120), torch.full((5,), -1)])
+    later = training.train(
+        grown, None, short, 2, dual.Start(without, rows), lambda epoch, loss: next_losses.append(loss)
+    ).embeddings
     assert next_losses[0] < losses[0]
     assert all(
         torch.equal(a, b) for a, b in zip(without, training.train(world.graph, None, short, 1).tables, strict=True)
     )
     assert not bool(later.asks[120:].any())
     assert all(bool(part.isfinite().all()) for part in later[:4])
-    with pytest.raises(ValueError, match="train without a start"):
-        training.train(world.graph, None, short._replace(width=9), 1, without)
+    for settings, of in ((short._replace(width=9), rows[:120]), (short, rows), (short, rows[:120] + 1)):
+        with pytest.raises(ValueError, match="train without a start"):
+            training.train(world.graph, None, settings, 1, dual.Start(without, of))
     with pytest.raises(ValueError, match="no co-purchase edges"):
         training.train(graph(3, torch.empty(2, 0, dtype=torch.int64)))
 

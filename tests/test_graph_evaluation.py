@@ -56,6 +56,13 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(evaluation.evaluate(scores, trained, both[:, 1::2], everything)) == str(whole)  # NaN is NaN
 
 
+def test_nothing_asked_is_nothing_found() -> None:
+    """No pairs have no scores and no ranks."""
+    scores, none = evaluation.scores_of(embeddings()), torch.empty(2, 0, dtype=torch.int64)
+    assert len(evaluation.of_pairs(scores, NODES, *none)) == 0
+    assert len(evaluation.ranks(scores, graphs.some(NODES, 30), none)) == 0
+
+
 def test_quality_by_hand() -> None:
     """Popularity on a star: every edge leads to 0, so it ranks first, and its reversal never does."""
     spokes = torch.arange(1, NODES)

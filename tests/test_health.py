@@ -4,7 +4,9 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,15 @@ pytest.importorskip("prometheus_client", reason="needs the extra `daemon`: pip i
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from learner.graph import training
+from learner.graph.methods import GRAPH_METHODS, GraphMethod
+from strategies import DAY
+from stream.daemon import status_of
 from stream.health import ABOUT, ALIVE, NOTHING, Health, Server, Status
+from stream.loop import Loop
+from stream.sources import ListSource, Partition
+from stream.workspace import opened
+from test_refresh import SETTINGS, parts, shop, small
 
 STATUS = Status(
     True,
@@ -24,7 +34,22 @@ STATUS = Status(
     7,
     1_700_000_100_000,
     {"pq_signals": dict.fromkeys(ABOUT, 0.5) | {"settled_auc": None}},
+    {"version": 3, "age_seconds": 60.5, "refused": 2},
 )
+
+
+class Still(ListSource):
+    """A broker that has no more."""
+
+    reachable = True
+
+    @property
+    def lag(self) -> dict[Partition, int]:
+        return {}
+
+    @property
+    def gone(self) -> Mapping[Partition, int]:
+        return {}
 
 
 @pytest.fixture
@@ -79,6 +104,9 @@ def test_metrics_are_what_prometheus_reads(health: tuple[Health, int]) -> None:
     assert samples["belated_checkpoint_number",] == 7
     assert samples["belated_checkpoint_timestamp_seconds",] == 1_700_000_100
     assert samples["belated_event_time_lag_seconds",] > 0
+    assert samples["belated_graph_version",] == 3
+    assert samples["belated_graph_age_seconds",] == 60.5
+    assert samples["belated_graph_refused_total",] == 2
     for figure in ABOUT:
         assert samples.get((f"belated_{figure}", "pq_signals")) == (None if figure == "settled_auc" else 0.5)
 
@@ -93,7 +121,19 @@ def test_status_is_json(health: tuple[Health, int]) -> None:
     found = json.loads(ask(port, "/status")[1])
     assert found["counts"] == STATUS.counts
     assert found["learners"] == STATUS.learners
+    assert found["graph"] == STATUS.graph
     assert found["event_time_lag_s"] > 0
+
+
+def test_a_graph_without_a_version_says_no_number(health: tuple[Health, int]) -> None:
+    """Before the first version only refusals are counted; without a graph there is nothing of it."""
+    told, port = health
+    told.publish(STATUS._replace(graph={"version": None, "age_seconds": None, "refused": 0}))
+    text = ask(port, "/metrics")[1]
+    assert "belated_graph_refused_total 0.0" in text
+    assert "belated_graph_version" not in text
+    told.publish(STATUS._replace(graph=None))
+    assert "belated_graph" not in ask(port, "/metrics")[1]
 
 
 def test_what_is_not_there(health: tuple[Health, int]) -> None:
@@ -102,3 +142,29 @@ def test_what_is_not_there(health: tuple[Health, int]) -> None:
     code, text = ask(port, "/../etc/passwd")
     assert (code, text) == (404, "there are /healthz, /readyz, /metrics and /status\n")
     assert ask(port, "/metrics?x=1")[0] == 200
+
+
+def test_how_a_running_graph_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The version that is served and how old it is; refusals are counted across a restart; without a graph nothing."""
+    learned: list[int] = []
+
+    def train(*given: Any) -> Any:
+        learned.append(len(learned))
+        places, tables = training.train(*given)
+        return (places._replace(source=places.source * float("nan")) if len(learned) > 1 else places), tables
+
+    monkeypatch.setitem(GRAPH_METHODS, "dual", GraphMethod(train, *small(3, 2)))
+    source = Still(parts(shop(users=20), 1))
+    with opened(f"sqlite:///{tmp_path}/store.db", SETTINGS) as (store, saved):
+        loop = Loop(source, SETTINGS, store, saved)
+        loop.run()
+        found = status_of(loop, source).graph
+        assert loop.graph.served is not None
+        age = (loop.passed - loop.graph.served.bundle.until) / 1000
+    assert age > 6 * DAY / 1000
+    assert found == {"version": 1, "age_seconds": age, "refused": 2}
+    with opened(f"sqlite:///{tmp_path}/store.db", SETTINGS) as (store, saved):
+        assert status_of(Loop(source, SETTINGS, store, saved), source).graph == found
+    plain = SETTINGS.model_copy(update={"graph_every": None})
+    with opened(None, plain) as (store, saved):
+        assert status_of(Loop(source, plain, store, saved), source).graph is None

@@ -1,5 +1,6 @@
 """The product graph under a learner: the same bytes however the log is cut, killed or run beside, and features as scored."""
 
+import csv
 import json
 import time
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ from labelstore.ledger import Swap
 from labelstore.stats import digest
 from labelstore.store import existing
 from labelstore.tables import impressions, item_pairs
-from learner.graph import daemon, training
+from learner.graph import training
+from learner.graph.dual import WARM
 from learner.graph.dual import Settings as Dual
 from learner.graph.methods import GRAPH_METHODS, GraphMethod
 from strategies import DAY, HOUR, T0, lines
@@ -43,10 +45,12 @@ GROUPS, SIZE = 4, 5
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small model that is learned in no time."""
 
-    def train(graph: Any, x: Any, settings: Any, seed: int, progress: Any) -> Any:
-        return training.train(graph, x, settings, seed).embeddings
+    monkeypatch.setitem(GRAPH_METHODS, "dual", GraphMethod(training.train, *small(3, 2)))
 
-    monkeypatch.setitem(GRAPH_METHODS, "dual", GraphMethod(train, Dual(width=8, epochs=3)))
+
+def small(cold: int, warm: int) -> tuple[Dual, Dual]:
+    """Settings by epochs."""
+    return Dual(width=8, epochs=cold), Dual(width=8, epochs=warm)
 
 
 def shop(users: int = 60, days: int = 12, seed: int = 0) -> list[dict[str, Any]]:
@@ -211,7 +215,7 @@ def test_killed_while_a_process_learns(whole: tuple[Path, Any], tmp_path: Path) 
 
 def test_aside_and_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Learned in processes of their own while events pass; a replay that is told the swaps ends with the same bytes."""
-    monkeypatch.setitem(GRAPH_METHODS, "dual", GraphMethod(_full, Dual()))  # as the other process has it
+    monkeypatch.setitem(GRAPH_METHODS, "dual", GraphMethod(training.train, Dual(), WARM))  # as the other process has it
     small = SETTINGS.model_copy(update={"graph_every": 6 * DAY})
     events, deadline = shop(users=20), time.monotonic() + 60
     with opened(f"sqlite:///{tmp_path}/live.db", small) as (store, checkpoints):
@@ -236,10 +240,6 @@ def test_aside_and_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert told(f"sqlite:///{tmp_path}/again.db", tmp_path / "again.checkpoints") == lived
 
 
-def _full(graph: Any, x: Any, settings: Any, seed: int, progress: Any) -> Any:
-    return training.train(graph, x, settings, seed).embeddings
-
-
 def taken(number: int = 1, method: str = "dual") -> snapshot.Snapshot:
     """Each of 40 products is bought before those of 80 others that have its remainder by 8."""
     ends = [(a, b) for a in range(40) for b in range(40, 120) if (a - b) % 8 == 0]
@@ -258,23 +258,44 @@ def test_bundles_and_snapshots_are_files() -> None:
     assert bundle.to_bytes(snapshot.learn(again, None)) == bundle.to_bytes(made)
 
 
+def test_a_refresh_starts_where_the_last_one_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unchanged products hardly move, a new one in between has its own row; the same bytes; a network begins anew."""
+    monkeypatch.setitem(GRAPH_METHODS, "dual", GraphMethod(training.train, *small(40, 10)))
+    old = snapshot.learn(taken(), None)
+    told = taken(2)._replace(until=T0 + 2 * DAY, seed=2)
+    same, cold = snapshot.learn(told, old), snapshot.learn(told, old._replace(tables=None))
+    assert (old.metrics["started_from"], same.metrics["started_from"], cold.metrics["started_from"]) == (None, 1, None)
+    places, known = (torch.cat(old.embeddings[side : side + 2]) for side in (0, 4))
+    moved = torch.cosine_similarity(torch.cat(same.embeddings[:2]), places)
+    assert float(moved[known].mean()) > 0.95
+    assert same.metrics["residual"] < cold.metrics["residual"]
+    assert same.metrics["newest_hits"] >= old.metrics["newest_hits"]
+    reread = bundle.from_bytes(bundle.to_bytes(old))
+    assert bundle.to_bytes(snapshot.learn(told, reread)) == bundle.to_bytes(same)
+    start = snapshot.start_of(told._replace(ids=("a", *told.ids)), old)
+    assert start is not None
+    assert start.row.tolist() == [-1, *range(len(told.ids))]
+    assert snapshot.start_of(told._replace(since=told.since + 2 * DAY), old) is None  # most edges are new
+    assert snapshot.start_of(told._replace(words=torch.empty(2, 0, dtype=torch.int64)), old) is None
+    assert snapshot.start_of(told._replace(method="daemon"), old) is None
+
+
 def test_a_version_that_went_wrong_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers that are not finite, hits that fall, a method that lacks what it needs: each with the reason."""
-    monkeypatch.setitem(GRAPH_METHODS, "dual", GraphMethod(_full, Dual(width=8, epochs=20)))
+    monkeypatch.setitem(GRAPH_METHODS, "dual", GraphMethod(training.train, *small(20, 20)))
     good = snapshot.learn(taken(), None)
 
     def ruined(factor: float) -> Any:
         def train(*given: Any) -> Any:
-            places = _full(*given)
-            return places._replace(target=places.target * factor, target_bias=-places.target_bias)
+            places, tables = training.train(*given)
+            return places._replace(target=places.target * factor, target_bias=-places.target_bias), tables
 
-        return GraphMethod(train, Dual(width=8, epochs=20))
+        return GraphMethod(train, *small(20, 20))
 
     for factor, says in ((float("nan"), "not a finite number"), (-1.0, "version before")):
         monkeypatch.setitem(GRAPH_METHODS, "dual", ruined(factor))
         with pytest.raises(Refused, match=says):
             snapshot.learn(taken(2), good)
-    monkeypatch.setitem(GRAPH_METHODS, "daemon", GraphMethod(daemon.train, daemon.Settings()))
     with pytest.raises(Refused, match="train `dual`"):
         snapshot.learn(taken(method="daemon")._replace(words=torch.empty(2, 0, dtype=torch.int64)), None)
 
@@ -331,6 +352,17 @@ def test_evaluate(mine: str, say: Say, tmp_path: Path) -> None:
     assert [one["version"] for one in again] == [1, 2]
     assert "cold HR@10" in say("graph", "evaluate", "--store", mine)[1]
     assert say("graph", "evaluate")[0] == 2
+
+
+def test_the_export_has_what_it_said(mine: str, say: Say, tmp_path: Path) -> None:
+    """As it is stored with each impression; empty before the first version."""
+    assert say("labels", "export", str(tmp_path / "t.csv"), "--store", mine)[0] == 0
+    with (tmp_path / "t.csv").open(newline="") as file:
+        found = {row["impression_id"]: row["graph"] for row in csv.DictReader(file)}
+    with existing(mine) as connection:
+        stored = connection.execute(select(impressions.c.id, impressions.c.graph)).all()
+    assert {name: found[name] for name, _ in stored} == {name: text or "" for name, text in stored}
+    assert {bool(text) for text in found.values()} == {True, False}
 
 
 def test_without_a_graph_the_remedy_is_told(tmp_path: Path, say: Say) -> None:

@@ -51,6 +51,11 @@ class Settings(NamedTuple):
     sampled: int = 8_192
 
 
+WARM = Settings(epochs=10)
+"""From tables of an earlier version on, most edges are learned already: a quarter of the epochs finds as much. At a lower
+rate new products are not learned in that time, and what has not changed stays in place at this one too."""
+
+
 class Tables(NamedTuple):
     """What is learned, float32. ``out`` P, ``into`` Q, ``asked`` R, ``own`` e [N, d + 1], the last column for the bias;
     ``words_source``, ``words_target`` [F, d + 1], or [F, 1] for the bias alone; ``shape`` a [2, 6]; ``level`` []."""
@@ -65,6 +70,13 @@ class Tables(NamedTuple):
     level: Tensor
 
 
+class Start(NamedTuple):
+    """Where learning begins: ``tables`` of an earlier version, and ``row`` [N] int64 of each product there, -1 if new."""
+
+    tables: Tables
+    row: Tensor
+
+
 class States(NamedTuple):
     """``source``, ``target`` [N, d + 1]: places, and the bias in the last column."""
 
@@ -72,26 +84,37 @@ class States(NamedTuple):
     target: Tensor
 
 
-def init(nodes: int, words: int, settings: Settings, chance: torch.Generator, start: Tables | None = None) -> Tables:
+def fits(tables: Tables, words: int, settings: Settings) -> bool:
+    """Whether a model of ``words`` features can start from these tables."""
+    return tables.own.shape[1] == settings.width + 1 and tables.words_source.shape == _of_words(words, settings)
+
+
+def _of_words(words: int, settings: Settings) -> tuple[int, int]:
+    return words, settings.width + 1 if settings.in_places else 1
+
+
+def init(nodes: int, words: int, settings: Settings, chance: torch.Generator, start: Start | None = None) -> Tables:
     """Tables of ``nodes`` products and ``words`` features; what ``start`` has is taken from there.
 
-    Products of ``start`` are the first ones here. ValueError: it has more of them, another width or other features.
+    ValueError: ``start`` is of other products, another width or other features.
     """
     wide = settings.width + 1
     rows = [settings.spread * torch.randn(nodes, wide, generator=chance) for _ in range(4)]
     for row in rows:
         row[:, -1] = 0
-    of_words = [torch.zeros(words, wide if settings.in_places else 1) for _ in range(2)]
+    of_words = [torch.zeros(_of_words(words, settings)) for _ in range(2)]
     fresh = Tables(rows[0], rows[1], rows[2], rows[3], of_words[0], of_words[1], torch.zeros(2, 6), torch.zeros(()))
     if start is None:
         return fresh
-    if len(start.own) > nodes or start.own.shape[1] != wide or start.words_source.shape != fresh.words_source.shape:
+    told, row = start
+    if len(row) != nodes or int(row.max()) >= len(told.own) or not fits(told, words, settings):
         raise ValueError(
-            f"tables of {list(start.own.shape)} and {list(start.words_source.shape)} cannot start a model of "
-            f"{[nodes, wide]} and {list(fresh.words_source.shape)}: train without a start"
+            f"tables of {list(told.own.shape)} and {list(told.words_source.shape)}, asked for {len(row)} rows, cannot start "
+            f"a model of {[nodes, wide]} and {list(fresh.words_source.shape)}: train without a start"
         )
-    grown = [torch.cat([old, new[len(old) :]]) for old, new in zip(start[:4], fresh[:4], strict=True)]
-    return Tables(grown[0], grown[1], grown[2], grown[3], *(table.clone() for table in start[4:]))
+    known = (row >= 0)[:, None]
+    grown = [torch.where(known, old[row.clamp(min=0)], new) for old, new in zip(told[:4], fresh[:4], strict=True)]
+    return Tables(grown[0], grown[1], grown[2], grown[3], *(table.clone() for table in told[4:]))
 
 
 def states(tables: Tables, edges: Edges, mass: Tensor, x: Features | None, power: float, share: float = 1.0) -> States:

@@ -70,6 +70,8 @@ def of_pairs(scores: Scores, nodes: int, u: Tensor, v: Tensor) -> Tensor:
 
 def _by_source(u: Tensor, nodes: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Blocks of different sources: them [B], the places in u [T] where they are, and which of the B each of these is."""
+    if not len(u):
+        return
     asked, place = torch.unique(u, return_inverse=True)
     order, rows = torch.argsort(place, stable=True), max(1, BLOCK // max(nodes, 1))
     bounds = torch.searchsorted(place[order], torch.arange(0, len(asked) + rows, rows)).tolist()

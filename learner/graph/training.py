@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from learner.graph import dual
-from learner.graph.dual import Settings, States, Tables
+from learner.graph.dual import Settings, Start, States, Tables
 from learner.graph.edges import Edges, Graph, degrees, out_edges, reversed_edges
 from learner.graph.embeddings import Embeddings
 from learner.graph.features import Features, width
@@ -58,13 +58,13 @@ def train(
     features: Features | None = None,
     settings: Settings | None = None,
     seed: int = 0,
-    start: Tables | None = None,
+    start: Start | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Trained:
     """Embeddings of the products of a graph; the same bytes for the same graph, features, settings, seed and start.
 
-    ``start``: tables of an earlier version, whose products are the first of this one. ``progress`` is told each epoch and
-    its mean loss. ValueError: the graph has no edges, or see `dual.init`.
+    ``start``: tables of an earlier version, to go on from. ``progress`` is told each epoch and its mean loss. ValueError:
+    the graph has no edges, or see `dual.init`.
     """
     settings, edges = settings or Settings(), graph.bought
     if not len(edges.source):

@@ -76,7 +76,7 @@ def export(
         _caution(settings, reached, time)
         _retention(connection, settings, checkpoint.progress, time)
         joined = Joined(connection, settings.target, settings.window, time, len(settings.learners))
-        _write(joined, file, settings.learners)
+        _write(joined, file, settings)
 
 
 def _moment(text: str | None) -> int | None:
@@ -125,11 +125,12 @@ def _retention(connection: Any, settings: Settings, stood: Mapping[str, Any], ti
     )
 
 
-def _write(joined: Joined, file: Path, learners: Sequence[str]) -> None:
+def _write(joined: Joined, file: Path, settings: Settings) -> None:
     from stream.export import writing
 
+    put_to = writing(file, settings.learners, settings.graph_every is not None)
     rows = converted = settled = 0
-    with progress(f"export {file}", joined.size()) as told, writing(file, learners) as put:
+    with progress(f"export {file}", joined.size()) as told, put_to as put:
         for page in joined.pages():
             put(page)
             rows += len(page)

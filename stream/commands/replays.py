@@ -141,7 +141,9 @@ def _run(
     source = FileSource(log)
     tune_garbage_collector()
     with progress(f"{'replay' if len(settings.methods) == 1 else 'backtest'} {log}", records(source)) as told:
-        how = dict(store=kept[0], checkpoints=kept[1], poll=poll, every=every, told=told, truth=truth)
+        how = dict(
+            store=kept[0], checkpoints=kept[1], poll=poll, every=every, told=told, truth=truth, pictures=bool(html)
+        )
         result = (
             run.several(seeds, str(log), source, settings, **how)
             if seeds > 1

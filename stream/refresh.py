@@ -210,7 +210,7 @@ class Refresh:
         if told is None or self.every is None:
             return
         self._seq, self._last, self.number, self.refused = (told[name] for name in ("seq", "last", "number", "refused"))
-        self.refusals = told["refusals"]
+        self.refusals = told.get("refusals", 0)
         files, served, ready = told["bundles"], told["served"], told["ready"]
         self._files = files[:served]
         if self._files:

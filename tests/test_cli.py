@@ -180,7 +180,7 @@ def test_the_report_is_written(log: Path, tmp_path: Path) -> None:
 
 def test_a_day_is_enough_to_settle(compared: dict[str, Any]) -> None:
     """The small log has settled rows and some that are not: both kinds are reported."""
-    told = compared["methods"]["pq"]
+    told = compared["methods"]["pq_signals"]
     assert 0 < told["settled"]["rows"] < told["tentative"]["rows"] == 700
     assert told["tentative"]["share_final"] == told["settled"]["rows"] / 700
     assert DAY == 86_400_000

@@ -21,6 +21,7 @@ PRIOR = 3.0  # curvature that the weight of a hashed value starts with: p (1 - p
 BELIEF = 1.0  # the same for the intercept and the slopes of numbers
 FADING = 0.95  # of recent batches, in the length of a step
 STRIDE = 4.0  # of a logit, the most that one step may move it
+FEW = 16.0  # rows for which the belief counts that an input's level moves as that of all does, and that not at all
 TINY = 1e-20  # where nothing bends
 FIRST = {"weight": PRIOR, "slope": BELIEF, "base": BELIEF}  # curvature never falls below it
 
@@ -150,14 +151,19 @@ class ConversionModel:
     def _rescale(self, before: Tensor, after: Tensor, used: Tensor, place: Tensor, row: Tensor) -> None:
         """What was learned at another level bends as much as it does at the new one: p (1 - p) of rows that share an input.
 
-        Delayed positives come after the negatives of their impressions: with curvature as it was at the low level that those
-        left behind, a run of them would overshoot.
+            C_j *= (sum of p (1 - p) after + k r) / (sum before + k),   k = FEW times the mean before
+
+        over the rows of the batch with input j; r is the same ratio over all of them, with k in place of k r. Delayed
+        positives come after the negatives of their impressions: with the curvature of the low level that those left behind,
+        a run of them would overshoot.
         """
         was, now = before * (1 - before), after * (1 - after)
-        share = torch.zeros(2, len(used)).index_add(1, place, torch.stack([now, was])[:, row])
-        self.memory["weight"][used] *= share[0] / share[1].clamp(min=TINY)
-        for name in ("slope", "base"):
-            self.memory[name] *= now.sum() / was.sum().clamp(min=TINY)
+        believed = FEW * was.mean().clamp(min=TINY)
+        ratio = (now.sum() + believed) / (was.sum() + believed)
+        shares = torch.zeros(2, len(used)).index_add(1, place, torch.stack([now, was])[:, row])
+        self.memory["weight"][used] *= (shares[0] + believed * ratio) / (shares[1] + believed)
+        self.memory["slope"].mul_(ratio)
+        self.memory["base"].mul_(ratio)
 
     def _length(self, sums: Tensor) -> Tensor:
         """The length a of a step, from the ``sums`` [2] above and below the line, and those of recent batches.

@@ -66,7 +66,7 @@ class Trainer:
         self.auxiliaries = {name: AUXILIARIES[name].init(shape, elapsed, window) for name in self.method.auxiliaries}
         self.report = Report()
         self.version = 0
-        self.clock = math.inf  # event time up to which it has learned, s
+        self.clock = 0.0  # event time up to which it has learned, s
 
     @torch.no_grad()
     def score(self, rows: Rows) -> Tensor:
@@ -100,7 +100,8 @@ class Trainer:
 
     def _keep(self, now: float) -> float:
         """What is left of earlier curvature at event time ``now``, s: the market moves with time, not with traffic."""
-        passed, self.clock = max(now - self.clock, 0.0), now if math.isinf(self.clock) else max(now, self.clock)
+        passed = max(now - self.clock, 0.0)
+        self.clock += passed
         return float(2.0 ** (-passed / (HALF * self.window)))
 
     def outputs(self, logits: list[Tensor], batch: Batch) -> Outputs:
@@ -160,7 +161,7 @@ class Trainer:
         self.moments = features.Moments(*(found[f"moments.{name}"] for name in features.Moments._fields))
         for auxiliary, state in self.auxiliaries.items():
             self.auxiliaries[auxiliary] = type(state)(*(found[f"{auxiliary}.{name}"] for name in state._fields))
-        self.clock = float(found.get("clock", torch.inf))  # before there was one
+        self.clock = float(found["clock"])
         version, looks, loss, weight, squared, largest, was_clipped = found["report"].tolist()
         self.version = int(version)
         self.report = Report(int(looks), loss, weight, squared, largest, int(was_clipped))

@@ -47,7 +47,7 @@ class BelatedClassifier(base.Classifier):  # type: ignore[misc]  # river comes w
         self._trainer = self._untaught()
 
     def _untaught(self) -> Trainer:
-        return Trainer("settled", 0.0, 0.0, self.seed, SHAPE._replace(base_rate=self.base_rate))
+        return Trainer("settled", 0.0, math.inf, self.seed, SHAPE._replace(base_rate=self.base_rate))
 
     def learn_one(self, x: Mapping[Any, Any], y: Any) -> None:
         """One step on a row and its final label: a bool, or 0 or 1 of any type; ValueError for another."""

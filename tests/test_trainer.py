@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from learner import features
 from learner.batch import KINDS, Batch, Look, Rows, cat, cat_rows, restore, tensors
 from learner.methods import METHODS
-from learner.model import BELIEF, FIRST, PRIOR, RATE, START, STRIDE, ConversionModel, Shape, by_slot
+from learner.model import BELIEF, FEW, FIRST, PRIOR, RATE, START, STRIDE, ConversionModel, Shape, by_slot
 from learner.posterior import STATES, SignalRatio, init_signals, log_ratio, signal_state, update_signals
 from learner.trainer import BATCH, BLOCK, Trainer
 
@@ -277,10 +277,13 @@ def test_one_step_is_newton_for_the_linear_part_and_adagrad_for_the_network() ->
         )
         assert torch.allclose(model.tensors()[name], (value.detach() + moved).float(), atol=1e-5), name
     now = torch.sigmoid((expected.detach() - linear @ torch.cat(list(linear_moves.values()))).float())
-    share = ((now * (1 - now)) @ linear.abs().float()) / ((p * (1 - p)) @ linear.abs().float())
-    follows = torch.where(bend[: SMALL.buckets] > 0, memory[: SMALL.buckets] * share[: SMALL.buckets], PRIOR)
+    was_bent, now_bent = p * (1 - p), now * (1 - now)
+    believed = FEW * was_bent.mean()
+    ratio = (now_bent.sum() + believed) / (was_bent.sum() + believed)
+    shares = (now_bent @ times + believed * ratio) / (was_bent @ times + believed)
+    follows = torch.where(bend[: SMALL.buckets] > 0, memory[: SMALL.buckets] * shares, PRIOR)
     assert torch.allclose(model.memory["weight"], follows.float(), rtol=1e-3)
-    assert torch.allclose(model.memory["base"], (memory[-1] * share[-1]).float(), rtol=1e-3)
+    assert torch.allclose(model.memory["base"], (memory[-1] * ratio).float(), rtol=1e-3)
     unused = times.sum(0) == 0
     for name in ("table", "weight"):
         assert torch.equal(model.tensors()[name][unused], copies[name].detach()[unused])

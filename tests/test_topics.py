@@ -187,7 +187,13 @@ def test_ctrl_c_ends_cleanly(topics: Kafka, tmp_path: Path) -> None:
         "--pace",
         "x36000",
     ]
-    command = [sys.executable, "-c", "import stream.cli; print('up', flush=True); stream.cli.main()", *arguments]
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a background shell ignores it
+    command = [
+        sys.executable,
+        "-c",
+        f"{heard}; import stream.cli; print('up', flush=True); stream.cli.main()",
+        *arguments,
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == "up\n"

@@ -14,6 +14,8 @@ from stream.prequential import Interval
 from stream.settings import Settings
 from stream.terminal import error, fail, number, out, plain, progress, when
 
+NO_PAIRS = "none; conversions and clicks that name only their impression make none: send user_id and item_id with them"
+
 Every = Annotated[str, typer.Option("--graph-every", help="event time between two versions")]
 Place = Annotated[Path | None, typer.Argument(help="a log, to be replayed into a temporary store")]
 StoreMaybe = Annotated[str | None, typer.Option("--store", help="or a store: how its versions did at what came after")]
@@ -67,7 +69,7 @@ def status(store: options.StoreThere, checkpoints: options.Checkpoints = None, j
         head = f"{word}: version {one['version']}, space {one['space']}, from {when(one['at'])} UTC"
         out.print(f"{head}; {told}", markup=False, highlight=False, soft_wrap=True)
     pairs = ", ".join(f"{kind} {count:,}" for kind, count in found.pairs.items())
-    out.print(f"pairs: {pairs or 'none'}", highlight=False)
+    out.print(f"pairs: {pairs or NO_PAIRS}", highlight=False, soft_wrap=True)
     if found.last is not None:
         due = f"{when(found.last + found.every)} UTC"
         out.print(f"event time {when(found.passed)} UTC; the next refresh is due at {due}", highlight=False)

@@ -45,20 +45,18 @@ class Checkpoints:
         """Steps 1 and 2; then all but the last ``keep`` files are removed."""
         data = save({name: value.detach().contiguous() for name, value in tensors.items()})
         file = f"{self.n + 1}.safetensors"
-        write(self.folder / file, data)
-        row = ledger.Checkpoint(
-            self.n + 1, file, hashlib.sha256(data).hexdigest(), progress, self._settings.told(), version("belated")
-        )
+        sha256 = self.keep(file, data)
+        row = ledger.Checkpoint(self.n + 1, file, sha256, progress, self._settings.told(), version("belated"))
         old = ledger.record(self._store.connection, row, keep)
-        bundles = ledger.bundles(self._store.connection)
+        graphs = {file.name for file in self.folder.glob("graph-*.safetensors")}
+        left = graphs - ledger.bundles(self._store.connection) if graphs else graphs
         self._store.commit()
         self.n += 1
-        left = [file.name for file in self.folder.glob("graph-*.safetensors") if file.name not in bundles]
-        for name in old + left:
+        for name in [*old, *left]:
             (self.folder / name).unlink(missing_ok=True)
 
     def keep(self, name: str, data: bytes) -> str:
-        """A bundle of the product graph, before the commit that names it; its sha256."""
+        """Write a file before the commit that names it; its sha256."""
         write(self.folder / name, data)
         return hashlib.sha256(data).hexdigest()
 
@@ -77,12 +75,8 @@ class Checkpoints:
         if row is None:
             return None
         self._same_settings(row.settings)
-        path = self.folder / row.file
-        if not path.is_file():
-            raise CheckpointError(f"{path}: the file of checkpoint {row.n} is gone; {REMEDY}")
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != row.sha256:
-            raise CheckpointError(f"{path}: not the file that checkpoint {row.n} wrote (its sha256 differs); {REMEDY}")
+        told = f"the file of checkpoint {row.n}", f"the file that checkpoint {row.n} wrote"
+        data = _read(self.folder / row.file, row.sha256, *told)
         self.n = row.n
         return load(data), row.progress
 
@@ -108,12 +102,16 @@ def kept(folder: Path, name: str, sha256: str) -> bytes:
     Raises:
         CheckpointError: its file is gone or another one.
     """
-    path = folder / name
+    return _read(folder / name, sha256, "a bundle of the product graph", "the bundle that was written")
+
+
+def _read(path: Path, sha256: str, file: str, written: str) -> bytes:
+    """A file that a commit names; ``file``, ``written``: what to call it where it is gone, or another one."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: a bundle of the product graph is gone; {REMEDY}")
+        raise CheckpointError(f"{path}: {file} is gone; {REMEDY}")
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise CheckpointError(f"{path}: not the bundle that was written (its sha256 differs); {REMEDY}")
+        raise CheckpointError(f"{path}: not {written} (its sha256 differs); {REMEDY}")
     return data
 
 

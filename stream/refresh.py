@@ -118,10 +118,14 @@ class Refresh:
             self._pending = {"file": name, "sha256": sha256, "number": self.number, "until": midnight}
             self._start()
             return
+        self._learn(taken)
+
+    def _learn(self, taken: Snapshot) -> None:
+        """Learn from a snapshot here and now."""
         try:
             self._ready.append(snapshot.learn(taken, self.served.bundle if self.served else None))
         except Refused as error:
-            self._refuse(str(error), self.number, midnight)
+            self._refuse(str(error), taken.number, taken.until)
 
     def _refuse(self, why: str, number: int, midnight: int) -> None:
         self.refusals += 1
@@ -158,10 +162,8 @@ class Refresh:
         return before.version
 
     def _serve(self, chosen: Bundle, at: int) -> None:
-        name = f"graph-{chosen.version}.safetensors"
-        sha256 = self._checkpoints.keep(name, bundle.to_bytes(chosen))
         others = [one for one in self._files if one["version"] != chosen.version]
-        self._files = [{"file": name, "sha256": sha256, "version": chosen.version, "at": at}, *others][:KEPT]
+        self._files = [{**self._keep(chosen), "version": chosen.version, "at": at}, *others][:KEPT]
         self.served = Serving(chosen)
         self._unsaved.append(Swap(at, chosen.version))
 
@@ -194,8 +196,8 @@ class Refresh:
         """What a checkpoint keeps, where there is a graph."""
         if self.every is None:
             return {}
-        told = {"seq": self._seq, "last": self._last, "number": self.number, "refused": self.refused}
-        told |= {"refusals": self.refusals}
+        told: dict[str, Any] = {"seq": self._seq, "last": self._last, "number": self.number}
+        told |= {"refused": self.refused, "refusals": self.refusals}
         ready = [self._keep(one) for one in self._ready]
         files = [*self._files, *ready, *([self._pending] if self._pending else [])]
         return {"graph": {**told, "bundles": files, "served": len(self._files), "ready": len(ready)}}
@@ -222,17 +224,10 @@ class Refresh:
             self._pending = pending[0]
             if self._apart:
                 self._start()
-            else:
-                self._finish_here(pending[0])
-
-    def _finish_here(self, pending: dict[str, Any]) -> None:
-        """A snapshot that a daemon was stopped over is learned from where it stands."""
-        taken = snapshot.from_bytes(kept(self._checkpoints.folder, pending["file"], pending["sha256"]))
-        self._pending = None
-        try:
-            self._ready.append(snapshot.learn(taken, self.served.bundle if self.served else None))
-        except Refused as error:
-            self._refuse(str(error), taken.number, taken.until)
+            else:  # a daemon was stopped over it
+                self._pending = None
+                data = kept(self._checkpoints.folder, pending[0]["file"], pending[0]["sha256"])
+                self._learn(snapshot.from_bytes(data))
 
 
 def take(store: LabelStore, settings: Settings, number: int, midnight: int) -> Snapshot:

@@ -60,13 +60,19 @@ def to_bytes(bundle: Bundle) -> bytes:
 
 def from_bytes(data: bytes) -> Bundle:
     """The bundle of `to_bytes`."""
-    length = int.from_bytes(data[:8], "little")
-    told = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["bundle"])
+    told = header(data, "bundle")
     tensors: dict[str, Any] = load(data)
     places = Embeddings(*(tensors.pop(f"places.{name}") for name in Embeddings._fields))
     learned = [tensors.pop(name) for name in map("tables.{}".format, Tables._fields) if name in tensors]
     tables = Tables(*learned) if learned else None
     return Bundle(**(told | {"ids": tuple(told["ids"])}), embeddings=places, tables=tables, **tensors)
+
+
+def header(data: bytes, name: str) -> dict[str, Any]:
+    """The JSON under a name in the header of a safetensors file, whose first 8 bytes are the header's length."""
+    length = int.from_bytes(data[:8], "little")
+    told: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][name])
+    return told
 
 
 class Serving:

@@ -31,7 +31,7 @@ from learner.graph.evaluation import ranks, scores_of
 from learner.graph.features import words
 from learner.graph.methods import GRAPH_METHODS
 from stream.assemble import bucket
-from stream.bundle import Bundle
+from stream.bundle import Bundle, header
 
 TOP = 50  # pairs of each product
 BUCKETS = 2**14  # of words
@@ -117,8 +117,7 @@ def to_bytes(told: Snapshot) -> bytes:
 
 def from_bytes(data: bytes) -> Snapshot:
     """The snapshot of `to_bytes`."""
-    length = int.from_bytes(data[:8], "little")
-    plain = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["snapshot"])
+    plain = header(data, "snapshot")
     tensors: dict[str, Any] = load(data)
     return Snapshot(**(plain | {"ids": tuple(plain["ids"])}), **tensors)
 

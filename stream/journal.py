@@ -16,7 +16,7 @@ and beside it stands, where that run had a product graph, `swaps.jsonl`: which v
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from pydantic_core import from_json, to_json
 
@@ -25,6 +25,7 @@ from stream.sources import Partition, SourceError
 from stream.watermark import BEGINNING
 
 NAME, SWAPS = "journal.jsonl", "swaps.jsonl"
+Row = TypeVar("Row", Advance, Swap)
 
 
 class Journal:
@@ -73,15 +74,12 @@ def read(folder: Path) -> Sequence[Advance]:
     Raises:
         SourceError: a line of it is no advance.
     """
-    file = folder / NAME
-    if not file.is_file():
-        return ()
-    return [_advance(file, n, line) for n, line in enumerate(file.read_bytes().splitlines(), 1) if line.strip()]
+    return _read(folder / NAME, Advance, '{"topic": "...", "partition": 0, "offset": 0, "clock": ms}') or ()
 
 
 def write(folder: Path, rows: Iterable[Advance]) -> None:
     """Put a journal beside a log."""
-    (folder / NAME).write_bytes(b"".join(to_json(row._asdict()) + b"\n" for row in rows))
+    _write(folder / NAME, rows)
 
 
 def read_swaps(folder: Path) -> Sequence[Swap] | None:
@@ -90,36 +88,32 @@ def read_swaps(folder: Path) -> Sequence[Swap] | None:
     Raises:
         SourceError: a line of it is no swap.
     """
-    file = folder / SWAPS
-    if not file.is_file():
-        return None
-    return [_swap(file, n, line) for n, line in enumerate(file.read_bytes().splitlines(), 1) if line.strip()]
+    return _read(folder / SWAPS, Swap, '{"at": ms, "version": 0}')
 
 
 def write_swaps(folder: Path, rows: Iterable[Swap]) -> None:
     """Put swaps beside a log."""
-    (folder / SWAPS).write_bytes(b"".join(to_json(row._asdict()) + b"\n" for row in rows))
+    _write(folder / SWAPS, rows)
 
 
-def _swap(file: Path, n: int, line: bytes) -> Swap:
+def _read(file: Path, kind: type[Row], example: str) -> list[Row] | None:
+    """The rows of a file, a line each; None if there is no such file."""
+    if not file.is_file():
+        return None
+    return [
+        _row(file, n, line, kind, example) for n, line in enumerate(file.read_bytes().splitlines(), 1) if line.strip()
+    ]
+
+
+def _row(file: Path, n: int, line: bytes, kind: type[Row], example: str) -> Row:
     try:
-        row = Swap(**from_json(line))
-        if all(type(value) is int for value in row):
+        row = kind(**from_json(line))
+        if all(type(value) is of for value, of in zip(row, kind.__annotations__.values(), strict=True)):
             return row
     except (ValueError, TypeError):
         pass
-    raise SourceError(f'{file}, line {n}: expected {{"at": ms, "version": 0}}; export the log again, with its journal')
+    raise SourceError(f"{file}, line {n}: expected {example}; export the log again, with its journal")
 
 
-def _advance(file: Path, n: int, line: bytes) -> Advance:
-    try:
-        told: Any = from_json(line)
-        row = Advance(**told)
-        if isinstance(row.topic, str) and all(type(value) is int for value in row[1:]):
-            return row
-    except (ValueError, TypeError):
-        pass
-    raise SourceError(
-        f'{file}, line {n}: expected {{"topic": "...", "partition": 0, "offset": 0, "clock": ms}}; '
-        "export the log again, with its journal"
-    )
+def _write(file: Path, rows: Iterable[Row]) -> None:
+    file.write_bytes(b"".join(to_json(row._asdict()) + b"\n" for row in rows))

@@ -75,7 +75,7 @@ def test_the_loss_is_the_formula() -> None:
         total += float(dropped[u, v]) * part
     assert bool((dropped[step.u, step.v] > 0).all())
     chance.set_state(state)
-    found = training.loss_of(now, level, step, bought, reached, settings, chance)
+    found = training.loss_of(now, level, step, bought, training.chances(bought), settings, chance)
     assert float(found) == pytest.approx(total / float(step.weight.sum()), rel=1e-5)
 
 

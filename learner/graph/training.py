@@ -73,14 +73,14 @@ def train(
     tables = dual.init(graph.nodes, width(features) if features is not None else 0, settings, chance, start)
     asking = (edges.ptr.diff() > 0).nonzero().squeeze(1)
     optimiser, schedule = _descent(tables, settings, settings.epochs * math.ceil(len(asking) / settings.sources))
-    one_way, reached = (reversed_edges(edges) < 0).float(), edges.in_ptr.diff() > 0
+    one_way, q = (reversed_edges(edges) < 0).float(), chances(edges)
     for epoch in range(settings.epochs):
         losses = []
         for sources in torch.split(asking[torch.randperm(len(asking), generator=chance)], settings.sources):
             step = draw(edges, sources, one_way, settings.keep, chance)
             if len(step.u):
                 now = dual.states(tables, edges, step.mass, features, settings.power, settings.keep)
-                loss = loss_of(now, tables.level, step, edges, reached, settings, chance)
+                loss = loss_of(now, tables.level, step, edges, q, settings, chance)
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
@@ -120,10 +120,16 @@ def draw(edges: Edges, sources: Tensor, one_way: Tensor, keep: float, chance: to
     return Step(asking, row, u, v, edges.weight[found], one_way[found], edges.weight * ~dropped)
 
 
+def chances(edges: Edges) -> Tensor:
+    """q of each item, above: [N] float64, 0 of those that nothing leads to."""
+    d_in = degrees(edges)[1].double()
+    return (d_in / d_in.sum() + (d_in > 0).double() / (d_in > 0).sum()) / 2
+
+
 def loss_of(
-    now: States, level: Tensor, step: Step, edges: Edges, reached: Tensor, settings: Settings, chance: torch.Generator
+    now: States, level: Tensor, step: Step, edges: Edges, q: Tensor, settings: Settings, chance: torch.Generator
 ) -> Tensor:
-    """The loss of one step, see above."""
+    """The loss of one step, see above; ``q`` [N]: `chances` of these edges."""
     u, v, one_way = step.u, step.v, step.one_way
 
     def logit(a: Tensor, b: Tensor) -> Tensor:
@@ -135,7 +141,7 @@ def loss_of(
     (there, own), (back, _) = logit(u, v), logit(v, u)
     share = step.weight / step.weight.sum()
     exact = edges.nodes <= settings.exact
-    normaliser = _over_all(now, step, edges, reached) if exact else _over_some(now, own, step, edges, settings, chance)
+    normaliser = _over_all(now, step, edges, q > 0) if exact else _over_some(now, own, step, edges, q, settings, chance)
     z = torch.randint(0, edges.nodes, (UNIFORM * len(u),), generator=chance)
     apart = softplus(logit(u.repeat(UNIFORM), z)[0]).view(UNIFORM, -1).mean(0)
     w_d, w_e = settings.direction * one_way, settings.existence
@@ -157,11 +163,9 @@ def _over_all(now: States, step: Step, edges: Edges, reached: Tensor) -> Tensor:
 
 
 def _over_some(
-    now: States, own: Tensor, step: Step, edges: Edges, settings: Settings, chance: torch.Generator
+    now: States, own: Tensor, step: Step, edges: Edges, q: Tensor, settings: Settings, chance: torch.Generator
 ) -> Tensor:
     """The same, estimated from sampled items and v itself: []."""
-    d_in = degrees(edges)[1].double()
-    q = (d_in / d_in.sum() + (d_in > 0).double() / (d_in > 0).sum()) / 2
     drawn = torch.multinomial(q, settings.sampled, replacement=True, generator=chance)
     row, place = out_edges(edges, step.sources)
     row, item = torch.cat([row, torch.arange(len(step.sources))]), torch.cat([edges.target[place], step.sources])

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelstore.ledger import Hour
+from stream.comparison import interval, resampled
+
 HOUR = 3_600_000
 DRIFTS = ("conversion-drift", "delay-drift", "both", "new-campaigns")
 OURS = ("pq", "pq_signals", "hybrid")
-DRAWS = 2000
 FEWEST = 500  # rows of a decile whose weights are audited
 Floats = NDArray[np.float64]
 Runs = dict[str, list[dict[str, Any]]]
@@ -22,7 +24,7 @@ Runs = dict[str, list[dict[str, Any]]]
 def week(run: dict[str, Any], method: str, day: int = 0, days: int = 7) -> Floats:
     """[days, columns of `Hour`]: sums of the days after the change, from ``day`` on."""
     start = run["changes_at"] // HOUR + 24 * day
-    found = np.zeros((days, 6))
+    found = np.zeros((days, len(Hour._fields)))
     for hour, sums in run["hours"].get(method, {}).items():
         place = (int(hour) - start) // 24
         if 0 <= place < days:
@@ -33,12 +35,7 @@ def week(run: dict[str, Any], method: str, day: int = 0, days: int = 7) -> Float
 def drawn(runs: list[dict[str, Any]], methods: Sequence[str], day: int = 0, days: int = 7) -> Floats:
     """[draws + 1, methods, columns]: sums, the first of all, the others of seeds and days drawn with replacement."""
     sums = np.stack([np.stack([week(run, m, day, days) for m in methods]) for run in runs])  # [seeds, methods, days, 6]
-    generator = np.random.default_rng(0)
-    seeds, blocks = len(runs), days
-    of_seeds = np.vstack([np.ones(seeds), generator.multinomial(seeds, np.full(seeds, 1 / seeds), DRAWS)])
-    of_blocks = np.vstack([np.ones(blocks), generator.multinomial(blocks, np.full(blocks, 1 / blocks), DRAWS)])
-    sums_: Floats = np.einsum("ds,db,smbk->dmk", of_seeds, of_blocks, sums, optimize=True)
-    return sums_
+    return np.concatenate([sums.sum((0, 2))[None], resampled(sums)])
 
 
 def excess(sums: Floats, methods: Sequence[str]) -> Floats:
@@ -46,11 +43,6 @@ def excess(sums: Floats, methods: Sequence[str]) -> Floats:
     mean = sums[..., 5] / sums[..., 0]
     over: Floats = (mean - mean[:, [methods.index("oracle")]]) * 1e4
     return over
-
-
-def span(values: Floats) -> list[float]:
-    """95 % percentile interval."""
-    return [float(v) for v in np.quantile(values, [0.025, 0.975])]
 
 
 def drift_week(runs: Runs, methods: Sequence[str]) -> dict[str, Any]:
@@ -64,8 +56,8 @@ def drift_week(runs: Runs, methods: Sequence[str]) -> dict[str, Any]:
         told[name] = {}
         for m, method in enumerate(methods):
             pcoc, after = (part[..., m, 2] / np.maximum(part[..., m, 4], 1e-9) for part in (sums, later))
-            row = {"excess": over[0, m], "interval": span(over[1:, m]), "pcoc": pcoc[0]}
-            told[name][method] = row | {"after": after[0], "after_interval": span(after[1:])}
+            row = {"excess": over[0, m], "interval": interval(over[1:, m]), "pcoc": pcoc[0]}
+            told[name][method] = row | {"after": after[0], "after_interval": interval(after[1:])}
             low, high = row["interval"]
             first, last = told[name][method]["after_interval"]
             print(
@@ -87,7 +79,7 @@ def verdict(runs: Runs, methods: Sequence[str]) -> None:
     print(f"\nmean excess over {', '.join(there)}:")
     for m in sorted(range(len(methods)), key=lambda m: float(means[0, m])):
         removed = 100 * (1 - means[:, m] / theirs)
-        (low, high), (least, most) = span(means[1:, m]), span(removed[1:])
+        (low, high), (least, most) = interval(means[1:, m]), interval(removed[1:])
         print(
             f"  {methods[m]:12} {f'{means[0, m]:.2f} [{low:.2f}, {high:.2f}]':>28}   removes "
             f"{f'{removed[0]:.1f} [{least:.1f}, {most:.1f}]':>24} % of what {best} leaves"

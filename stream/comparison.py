@@ -35,15 +35,15 @@ def compare(methods: dict[str, Any], seeds: Sequence[Hours]) -> dict[str, Any]:
     """
     names = [name for name in methods if methods[name]["settled"]["rows"]]
     sums, width = _blocks(seeds, names)
-    drawn = _draw(sums) if sums.shape[2] >= FEWEST else None
+    drawn = _figures(resampled(sums)) if sums.shape[2] >= FEWEST else None
     losses = {name: methods[name]["settled"]["log_loss"] for name in names}
     best = min(losses, key=lambda name: losses[name]) if losses else None
     oracle = next((name for name in ORACLES if name in losses), None)
     for name, told in methods.items():
         to_best = None if name not in losses or best is None else _gap(drawn, names, name, best)
         told["interval"] = {
-            "log_loss": None if drawn is None or name not in losses else _interval(drawn[:, names.index(name), 0]),
-            "pcoc": None if drawn is None or name not in losses else _interval(drawn[:, names.index(name), 1]),
+            "log_loss": None if drawn is None or name not in losses else interval(drawn[:, names.index(name), 0]),
+            "pcoc": None if drawn is None or name not in losses else interval(drawn[:, names.index(name), 1]),
             "behind_best": to_best,
         }
         told["behind_best"] = losses[name] - losses[best] if name in losses and best else None
@@ -68,13 +68,18 @@ def _blocks(seeds: Sequence[Hours], names: Sequence[str]) -> tuple[Floats, int]:
     return sums[:, :, sums[0, 0, :, 0] > 0], width
 
 
-def _draw(sums: Floats) -> Floats:
-    """[draws, methods, (log loss, PCOC)], each of blocks and seeds drawn with replacement."""
+def resampled(sums: Floats) -> Floats:
+    """Sums [seeds, methods, blocks, columns] of blocks and seeds drawn with replacement: [draws, methods, columns]."""
     generator = np.random.default_rng(0)
     seeds, _, blocks, _ = sums.shape
     of_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), DRAWS).astype(float)
     of_blocks = generator.multinomial(blocks, np.full(blocks, 1 / blocks), DRAWS).astype(float)
-    total = np.einsum("ds,db,smbk->dmk", of_seeds, of_blocks, sums, optimize=True)
+    found: Floats = np.einsum("ds,db,smbk->dmk", of_seeds, of_blocks, sums, optimize=True)
+    return found
+
+
+def _figures(total: Floats) -> Floats:
+    """Log loss and PCOC of sums [..., columns of Hour]: [..., 2]."""
     rows, positives, scores, losses = (total[..., k] for k in range(4))
     return np.stack([losses / rows, scores / np.maximum(positives, 1)], -1)
 
@@ -83,10 +88,11 @@ def _gap(drawn: Floats | None, names: Sequence[str], one: str, other: str) -> li
     """Interval of the difference of two log losses."""
     if drawn is None or one not in names:
         return None
-    return _interval(drawn[:, names.index(one), 0] - drawn[:, names.index(other), 0])
+    return interval(drawn[:, names.index(one), 0] - drawn[:, names.index(other), 0])
 
 
-def _interval(values: Floats) -> list[float]:
+def interval(values: Floats) -> list[float]:
+    """The 95 % percentile interval."""
     low, high = np.quantile(values, [0.025, 0.975])
     return [float(low), float(high)]
 

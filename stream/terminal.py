@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from typing import NoReturn
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 
 WIDE = 170  # columns of a table that goes to a file
@@ -40,6 +42,11 @@ def when(ms: int) -> str:
 def number(value: float | None, digits: int = 4) -> str:
     """A figure, or a dash."""
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+
+
+def grid() -> Table:
+    """A table without columns yet, as every command shows one."""
+    return Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
 def plain(text: str) -> str:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from learner.graph.edges import Edges, degrees, linked, out_edges
+from learner.graph.edges import Edges, linked, out_edges
 from learner.graph.embeddings import Embeddings, keys, queries
 
 TOP = (5, 10, 20)
@@ -104,7 +104,7 @@ def evaluate(
     chance = torch.Generator().manual_seed(seed)
     pairs = torch.randint(0, everything.nodes, (2, 2 * test.shape[1] + 16), generator=chance)
     pairs = pairs[:, (pairs[0] != pairs[1]) & ~linked(everything, pairs[0], pairs[1])][:, : test.shape[1]]
-    bucket = torch.bucketize(degrees(trained, torch.ones(len(trained.target)))[1][u], torch.tensor(BUCKETS).float())
+    bucket = torch.bucketize(trained.in_ptr.diff()[u], torch.tensor(BUCKETS))
     there, none = (of_pairs(scores, everything.nodes, *pair) for pair in (test, pairs))
     back = of_pairs(scores, everything.nodes, v[one_way], u[one_way])
     return Quality(

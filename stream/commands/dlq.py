@@ -6,15 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 from rich.text import Text
 
 from labelstore.address import shown
 from labelstore.ledger import DEAD_LETTER_BYTES
 from labelstore.letters import Count, Letter, Place, Summary
 from stream.commands import options
-from stream.terminal import fail, out, plain, when
+from stream.terminal import fail, grid, out, plain, when
 
 PLACE = "topic/partition@offset, such as events/0@17"
 REASONS = LISTED = 20  # told one by one
@@ -117,7 +115,7 @@ def _tell_list(found: list[Summary], counts: list[Count], reason: str | None) ->
     if not total:
         out.print(plain(f"no dead letters with a reason that holds {reason!r}" if reason else "no dead letters"))
         return
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = grid()
     for heading in ("place", "timestamp", "size", "retried as", "reason"):
         table.add_column(heading, justify="right" if heading == "size" else "left", no_wrap=heading != "reason")
     for row in found:

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
 from stream.commands import options
 from stream.prequential import Interval
 from stream.settings import Settings
-from stream.terminal import error, fail, number, out, plain, progress, when
+from stream.terminal import error, fail, grid, number, out, plain, progress, when
 
 NO_PAIRS = "none; conversions and clicks that name only their impression make none: send user_id and item_id with them"
 
@@ -170,13 +169,11 @@ def _plain(one: Interval) -> dict[str, Any]:
 
 
 def _figure(value: float | int | None) -> str:
-    if value is None or value != value:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else number(value, 4)
+    return number(None if value != value else value)  # NaN is no figure
 
 
 def _table(*headings: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = grid()
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("item", "by", "until", "cold") else "right")
     return table

@@ -3,11 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.measure import Measurement
 from rich.table import Table
 
-from stream.terminal import number, out, when
+from stream.terminal import grid, number, out, when
 
 HOUR = 3_600_000
 
@@ -42,7 +41,7 @@ def _any(methods: Mapping[str, Any], name: str) -> bool:
 
 
 def _table(methods: Mapping[str, Any], columns: Mapping[str, Callable[[Mapping[str, Any]], str]]) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = grid()
     for heading in ("method", *columns):
         table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
     for name, told in methods.items():

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from learner import delay, posterior, reveals, runoff, weights
@@ -44,9 +43,11 @@ def _by_itself(
 
 
 def _run_off(state: runoff.RunOff, batch: Batch, f: Tensor) -> dict[str, Tensor]:
-    ages = {"log_r": batch.age, "log_r_before": batch.age_before}
-    found = {name: runoff.log_ratio(state, batch, f, age).to(batch.label.dtype) for name, age in ages.items()}
-    return found | {"paid": torch.full_like(batch.label, runoff.paid(state))}
+    found = {}
+    for name, age in (("", batch.age), ("_before", batch.age_before)):
+        found[f"log_r{name}"] = runoff.log_ratio(state, batch, f, age).to(batch.label.dtype)
+        found[f"trust{name}"] = runoff.trust(state, age).to(batch.label.dtype)
+    return found
 
 
 AUXILIARIES: dict[str, Auxiliary] = {

@@ -18,8 +18,8 @@ class Outputs(NamedTuple):
     ``log_r``: log P(s, h > a | x, y = 1) / P(s | x, y = 0), a the age of the look, or e where one is not looked at by age;
     ``log_r_before``: at the age of the look before. ``p_dp``: P(y = 1, h > e | x). ``p_rn``: P(y = 0 | x, s, not
     converted by e). ``p_early``: P(h <= e | x, y = 1). ``reveal``: weight of a look by its age, see `learner/reveals.py`.
-    ``paid``: the share of z that counts before a conversion
-    is known. What no auxiliary estimates is NaN, so a method that uses it by mistake is seen at once.
+    ``trust``: in 0 .. 1, what the evidence behind ``log_r`` counts for; ``trust_before``: behind ``log_r_before``.
+    What no auxiliary estimates is NaN, so a method that uses it by mistake is seen at once.
     """
 
     logit: Tensor
@@ -31,7 +31,8 @@ class Outputs(NamedTuple):
     p_rn: Tensor
     p_early: Tensor
     reveal: Tensor
-    paid: Tensor
+    trust: Tensor
+    trust_before: Tensor
 
     @property
     def f(self) -> Tensor:
@@ -74,6 +75,7 @@ class DelayedFeedback(NamedTuple):
     ``optimum(p, p_dp)``: where the served probability ends up. ``weighs``: the weights of label 0 are audited.
     ``heads``: how many models there are, each with a logit. ``serve(logits...)`` [R] each -> the served probability [R].
     ``starts(base_rate, elapsed, window)``: sigmoid of the logit with which each head begins, before anything is learned.
+    ``wanders``: each look is right by itself, so that the intercept may follow the newest ones, as a random walk.
     ``inherits``: so many heads go on from the weights of a pre-training, shifted by what ``starts`` is off the base rate.
     """
 
@@ -86,3 +88,4 @@ class DelayedFeedback(NamedTuple):
     serve: Callable[..., Tensor] = torch.sigmoid
     starts: Callable[[float, float, float], tuple[float, ...]] = lambda base_rate, elapsed, window: (base_rate,)
     inherits: int = 1
+    wanders: bool = False

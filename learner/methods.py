@@ -61,7 +61,7 @@ METHODS: dict[str, DelayedFeedback] = {
     "gdfm": DelayedFeedback(schedules.reveals, objectives.gdfm, ("reveals",)),
     "pq": DelayedFeedback(schedules.wait, objectives.joint_ratio, ("delay",)),
     "pq_signals": DelayedFeedback(schedules.wait, objectives.joint_ratio, ("delay", "signals")),
-    "hybrid": DelayedFeedback(schedules.ages, objectives.hybrid, ("run_off",)),
+    "hybrid": DelayedFeedback(schedules.ages, objectives.hybrid, ("run_off",), wanders=True),
 }
 DEFAULT = "pq_signals"
 ORACLES = tuple(name for name, method in METHODS.items() if method.looks(1.0, 2.0).hindsight)

@@ -19,6 +19,8 @@ RATE = 0.004  # Adagrad's step
 START = 1e-4  # Adagrad's sums of squares begin here
 PRIOR = 3.0  # curvature that the weight of a hashed value starts with: p (1 - p) of 60 rows at 5 %
 BELIEF = 1.0  # the same for the intercept and the slopes of numbers
+HALF = 0.5  # attribution windows of event time after which what was learned counts half
+MOVES = 0.5  # of a logit, what the level of a market moves in one attribution window: a standard deviation
 FADING = 0.95  # of recent batches, in the length of a step
 STRIDE = 4.0  # of a logit, the most that one step may move it
 FEW = 16.0  # rows for which the belief counts that an input's level moves as that of all does, and that not at all
@@ -94,14 +96,19 @@ class ConversionModel:
         network = self._network(embedding_bag(place, embeddings, offsets, mode="mean"), numbers)
         return Pass(rows, numbers, self._linear(rows, numbers) + network, used, embeddings)
 
-    def step(self, run: "Pass", loss: Tensor, weight: Tensor, keep: float = 1.0, more: bool = False) -> None:
+    def step(
+        self, run: "Pass", loss: Tensor, weight: Tensor, keep: float = 1.0, moved: float = 0.0, more: bool = False
+    ) -> None:
         """One step down the gradient of a mean loss; of the hashed values only those used move.
 
         ``weight`` [R]: importance weights, what each row's curvature counts for; 0 where a loss is linear in the logit.
-        ``keep``: what earlier curvature counts now. ``more``: other models will step on the same loss.
+        ``keep``: what earlier curvature counts now. ``moved``: variance of what the level may have moved since the last
+        step, logit^2; the curvature C of the intercept is the inverse of a variance, so it becomes 1 / (1 / C + moved).
+        ``more``: other models will step on the same loss.
         """
         inputs = [run.logit, run.embeddings, *self.dense.values()]
         gradients = torch.autograd.grad(loss, inputs, retain_graph=more)
+        self.memory["base"].div_(1 + moved * self.memory["base"])
         for name, first in FIRST.items():
             self.memory[name].mul_(keep).clamp_(min=first)
         self._newton(run, gradients[0] * len(run.logit), weight)

@@ -10,6 +10,7 @@ from learner import weights
 from learner.batch import Batch, Look
 from learner.contract import Outputs, Weighed
 from learner.losses import delay_information, exponential_delay, log_left, log_loss, mixture, two_sided
+from learner.model import HALF
 
 
 def _weighted(outputs: Outputs, batch: Batch, weight: Tensor, estimates: Tensor) -> Weighed:
@@ -113,38 +114,33 @@ def gdfm(outputs: Outputs, batch: Batch) -> Weighed:
     return Weighed(outputs.reveal * loss, weight, p_rn, outputs.reveal[:, None])
 
 
-FADES = 3.5  # halvings over one attribution window of what a later look counts
 LEAST = 0.02  # of all information, what looks add at least
 
 
 def hybrid(outputs: Outputs, batch: Batch) -> Weighed:
-    """First look c z l1 + (1 - z) l0 where no conversion is known, l1 where one is; later looks what that has changed by.
+    """A look brings t [z l1 + (1 - z) l0] less what the look before brought, fading as the learner forgets impressions.
 
-    z with f as it is now, also that of the look before; c, `paid`, the share of z that is paid before a conversion is known.
-    What is known by a later look counts 2^(-FADES (a - e) / w), but for the 1 - c that a conversion still has to be paid.
-    Curvature is the information gained (Louis, JRSS B 1982), see `_information`.
+    z = 1 where a conversion is known, else P(y = 1 | x, s, not converted by a); t, `trust`, rises to 1 at the close. Of the
+    look before both are taken as they are estimated now. Curvature is the information gained, t [f (1 - f) - z (1 - z)]
+    less that of the look before (Louis, JRSS B 1982).
     """
-    first, known, paid = batch.look == Look.FIRST, batch.label, outputs.paid
-    before = torch.where(first, 0.0, batch.before)
-    z = torch.where(known > 0, 1.0, 1 - weights.real_negative(outputs.f, outputs.log_r)).detach()
-    was = torch.where(before > 0, 1.0, 1 - weights.real_negative(outputs.f, outputs.log_r_before))
-    was = torch.where(first, 0.0, was).detach()
-    fading = torch.exp2(-FADES * (batch.age - batch.elapsed) / outputs.window).to(z.dtype)
+    first, f = batch.look == Look.FIRST, outputs.f
+    z = torch.where(batch.label > 0, 1.0, 1 - weights.real_negative(f, outputs.log_r)).detach()
+    was = torch.where(batch.before > 0, 1.0, 1 - weights.real_negative(f, outputs.log_r_before)).detach()
+    held = torch.where(first, 0.0, outputs.trust_before)
+    fading = torch.exp2(-(batch.age - batch.elapsed) / (HALF * outputs.window)).to(z.dtype)
     counts = torch.where(first, 1.0, fading)
-    for_one = paid * counts * (z - was) + (1 - paid) * (known - before)
-    for_zero = torch.where(first, 1 - z, -counts * (z - was))
-    held = torch.where(first, 0.0, _information(outputs.f, was, before, paid))
-    added = counts * (_information(outputs.f, z, known, paid) - held)
-    added = added + (1 - counts) * (1 - paid) * (known - before) * outputs.f * (1 - outputs.f)
-    share = torch.where(first, _share(added, outputs.f, first), _share(added, outputs.f, ~first))
-    weight = torch.where(first, torch.where(known > 0, 1.0, 1 - z), for_one)
+    for_one = counts * (outputs.trust * z - held * was)
+    for_zero = counts * (outputs.trust * (1 - z) - held * (1 - was))
+    gained = counts * (outputs.trust * _information(f, z) - held * _information(f, was))
+    share = torch.where(first, _share(gained, f, first), _share(gained, f, ~first))
+    weight = torch.where(first, torch.where(batch.label > 0, 1.0, 1 - z), for_one)
     return Weighed(two_sided(outputs.logit, for_one, for_zero), weight, z, share[:, None])
 
 
-def _information(f: Tensor, z: Tensor, known: Tensor, paid: Tensor) -> Tensor:
-    """What bends the loss of a row at one look: f (1 - f) of its masses, less what is missing, z (1 - z) (c (1 - f) + f)."""
-    masses = torch.where(known > 0, 1.0, paid * z + 1 - z)
-    return f * (1 - f) * masses - z * (1 - z) * (paid * (1 - f) + f)
+def _information(f: Tensor, z: Tensor) -> Tensor:
+    """Of a row in its logit: that of the complete data less what is missing."""
+    return f * (1 - f) - z * (1 - z)
 
 
 def _share(added: Tensor, f: Tensor, which: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from learner import delay, triangle
 from learner.batch import KINDS, SETS, Batch, Look, set_of
+from learner.model import MOVES
 from learner.triangle import Facts, Fit
 
 COHORTS = 32  # per attribution window
@@ -39,7 +40,6 @@ ALIKE = 30.0  # conversions for which the belief counts that late ones have the 
 UNKNOWN = 3.0  # conversions for which the belief counts that a state of signals says nothing
 ENOUGH = 100.0  # settled rows with a state for which the belief counts that it is as common among them as elsewhere
 FITS = 64  # per attribution window
-MOVES = 0.1  # of the conversion rate, while a conversion is awaited
 
 
 class RunOff(NamedTuple):
@@ -48,8 +48,8 @@ class RunOff(NamedTuple):
     ``edges`` [J + 1] s: 0 .. window. ``first`` []: the edge at the first look. ``converted`` [U, G, J, SETS],
     ``pending`` [U, G, SETS]: not converted by the first look. ``old`` [J, SETS]: conversions of older cohorts. ``never``
     [G, SETS]: settled without a conversion. ``newest``, ``fitted`` []: numbers of a cohort and of a fit, -1 before any.
+    ``known`` []: conversions that the last fit went by, and what the belief counts for.
     ``mean`` []: of f. ``shares`` [memories, J]: phi. ``rho`` [KINDS]. ``ratios`` [J + 1, G, SETS]: log r at each edge.
-    ``closed`` []: conversions of cohorts whose window has closed, as `old` forgets them.
     """
 
     edges: Tensor
@@ -60,11 +60,11 @@ class RunOff(NamedTuple):
     never: Tensor
     newest: Tensor
     fitted: Tensor
+    known: Tensor
     mean: Tensor
     shares: Tensor
     rho: Tensor
     ratios: Tensor
-    closed: Tensor
 
 
 def init(elapsed: float, window: float) -> RunOff:
@@ -82,11 +82,11 @@ def init(elapsed: float, window: float) -> RunOff:
         torch.zeros(bins, SETS).double(),
         torch.tensor(-1),
         torch.tensor(-1),
+        torch.tensor(START).double(),
         torch.tensor(0.0).double(),
         belief.repeat(len(triangle.MEMORIES), 1),
         torch.ones(KINDS).double(),
         later.log()[:, None, None].repeat(1, bins, SETS),
-        torch.tensor(0.0).double(),
     )
 
 
@@ -97,20 +97,27 @@ def bin_of(state: RunOff, f: Tensor) -> Tensor:
 
 def log_ratio(state: RunOff, batch: Batch, f: Tensor, age: Tensor) -> Tensor:
     """log r of "not converted by this age [B] s", with the signals at the first look: [B] float64."""
-    edge = torch.searchsorted(state.edges, age.to(torch.float64).contiguous(), right=True) - 1
-    return state.ratios[edge.clamp(0, len(state.edges) - 1), bin_of(state, f), set_of(batch.signals > 0)]
+    return state.ratios[_edge(state, age), bin_of(state, f), set_of(batch.signals > 0)]
 
 
-def paid(state: RunOff) -> float:
-    """c in 0 .. 1: how far the curve is trusted in the level, by what minimises c^2 V + (1 - c)^2 MOVES^2.
+def trust(state: RunOff, age: Tensor) -> Tensor:
+    """t in 0 .. 1: what the evidence at an age [B] s counts for, by the least t^2 V + (1 - t)^2 M^2. [B] float64.
 
-        c = n / (n + (1 - F) / (F MOVES^2)),   V = (1 - F) / (F n)
+        t(a) = M^2 / (M^2 + V(a)),   V(a) = (1 - F(a)) / (F(a) n),   M^2 = MOVES^2 (mean delay / window)
 
-    V is the relative variance of the level that soft labels alone would give, n conversions of cohorts whose window has
-    closed, of which F were known by the first look; MOVES what the market moves, relatively, while a conversion is awaited.
+    V is the relative variance of a level that is read off what is known by then, with F estimated from n conversions; M^2
+    that of what the level moves while a conversion is awaited. t(window) = 1.
     """
-    early = float(curve(state)[int(state.first)])
-    return float(state.closed / (state.closed + (1 - early) / (max(early, 1e-3) * MOVES**2)))
+    share = curve(state).clamp(1e-3, 1)  # F at the edges
+    delay = ((1 - share[1:] + 1 - share[:-1]) / 2 * state.edges.diff()).sum()
+    moves = MOVES**2 * delay / state.edges[-1]
+    return (moves / (moves + (1 - share) / (share * state.known)))[_edge(state, age)]
+
+
+def _edge(state: RunOff, age: Tensor) -> Tensor:
+    """The last edge that is not above each age [B] s: [B] int64."""
+    edge = torch.searchsorted(state.edges, age.to(torch.float64).contiguous(), right=True) - 1
+    return edge.clamp(0, len(state.edges) - 1)
 
 
 def curve(state: RunOff) -> Tensor:
@@ -214,8 +221,8 @@ def _fit(state: RunOff, now: float) -> RunOff:
     edges, belief = state.edges, START * _belief(state.edges)
     first, window = float(edges[int(state.first)]), float(edges[-1])
     found = triangle.fit(facts, Fit(state.shares, state.rho), belief, state.old.sum(1), first, window)
-    complete = facts.seen[:, 0, -1].double() @ facts.known.sum((1, 2))
-    state = state._replace(shares=found.shares, rho=found.rho, closed=complete + state.old.sum())
+    known = START + state.old.sum() + facts.known.sum()
+    state = state._replace(shares=found.shares, rho=found.rho, known=known)
     return state._replace(ratios=_ratios(state, facts, triangle.moved(facts, found.rho)))
 
 

@@ -15,14 +15,13 @@ from learner.auxiliaries import AUXILIARIES
 from learner.batch import Batch, Rows, cat_rows
 from learner.contract import Outputs
 from learner.methods import METHODS
-from learner.model import ConversionModel, Shape
+from learner.model import HALF, MOVES, ConversionModel, Shape
 from learner.weights import clipped
 
 # A matrix product's last bits depend on its shape; and where a size is no multiple of 8, on the place of a row in it.
 BLOCK = 512  # rows scored at once, always padded to this
 BATCH = 256  # looks learned from at once
 HEADS = ("", "1")  # after the name of a head's tensors
-HALF = 0.5  # attribution windows of event time after which what was learned counts half
 
 
 class Report(NamedTuple):
@@ -91,18 +90,19 @@ class Trainer:
         numbers = features.standardise(self.moments, batch.rows.numbers)
         runs = [model.forward(batch.rows, numbers) for model in self.models]
         told = self.method.loss(self.outputs([run.logit for run in runs], batch), batch)
-        mean, keep = told.loss.mean(), self._keep(float(batch.at.max()))
+        mean, passed = told.loss.mean(), self._pass(float(batch.at.max()))
+        keep, moved = 2.0 ** (-passed / HALF), MOVES**2 * passed if self.method.wanders else 0.0
         for head, (model, run) in enumerate(zip(self.models, runs, strict=True)):
-            model.step(run, mean, told.curvature[:, head], keep, more=head + 1 < len(runs))
+            model.step(run, mean, told.curvature[:, head], keep, moved, more=head + 1 < len(runs))
         self.version += 1
         self._account(told.loss.detach(), told.weight, clipped(told.estimates).view(batch.size, -1).any(1))
         return told.weight
 
-    def _keep(self, now: float) -> float:
-        """What is left of earlier curvature at event time ``now``, s: the market moves with time, not with traffic."""
+    def _pass(self, now: float) -> float:
+        """Attribution windows up to event time ``now``, s, since the last step: the market moves with time, not traffic."""
         passed = max(now - self.clock, 0.0)
         self.clock += passed
-        return float(2.0 ** (-passed / (HALF * self.window)))
+        return passed / self.window
 
     def outputs(self, logits: list[Tensor], batch: Batch) -> Outputs:
         """The heads, and what the auxiliaries estimate now."""

@@ -141,6 +141,11 @@ def by_deadline(world: World) -> Estimates:
     return Estimates(late, (1 - early - late) / (1 - early), early / (early + late))
 
 
+def trust(age: float) -> float:
+    """Any that rises to 1 at the close: the optimum does not depend on it."""
+    return 0.3 + 0.7 * age / WINDOW
+
+
 def outputs_of(
     method: DelayedFeedback, world: World, rows: list[Entry], told: Estimates, logits: list[float]
 ) -> Outputs:
@@ -159,7 +164,8 @@ def outputs_of(
         window=each([WINDOW] * len(rows)),
         log_r=each([log_r(row) for row in rows]),
         log_r_before=each([world.log_r(row.before[1], row.signal) for row in rows]),
-        paid=each([0.6] * len(rows)),
+        trust=each([trust(row.age) for row in rows]),
+        trust_before=each([trust(row.before[1]) for row in rows]),
         reveal=torch.exp(-each([row.age for row in rows]) / WINDOW),
         **same,
     )

@@ -63,7 +63,7 @@ METHODS: dict[str, DelayedFeedback] = {
     "pq_signals": DelayedFeedback(schedules.wait, objectives.joint_ratio, ("delay", "signals")),
     "hybrid": DelayedFeedback(schedules.ages, objectives.hybrid, ("run_off",), wanders=True),
 }
-DEFAULT = "pq_signals"
+DEFAULT = "hybrid"
 ORACLES = tuple(name for name, method in METHODS.items() if method.looks(1.0, 2.0).hindsight)
 """Methods that know final labels beforehand, for comparison in backtests."""
 LIVE = tuple(name for name in METHODS if name not in ORACLES)

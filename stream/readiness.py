@@ -13,7 +13,7 @@ def missing(found: Findings, target: str) -> Iterator[str]:
         return
     yield from _labels(found, target)
     if not counts["signals"]:
-        yield "no signals: pq_signals will learn as pq does; send clicks and carts where there are any"
+        yield "no signals: a row that waits says no more than its age; send clicks and carts where there are any"
     if found.shape["features"] == shown:
         yield "no impression has features: all get the same score; send what was known when they were shown"
     elif found.shape["features"] * 2 > shown:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from learner.methods import USUAL
+from learner.methods import DEFAULT, USUAL
 from strategies import DAY, HOUR, T0, lines
 from test_loop import own
 
@@ -102,17 +102,17 @@ def test_replay_is_one_row_of_backtest(compared: dict[str, Any], log: Path, tmp_
         done = belated("replay", log, *SHORT, "--store", f"sqlite:///{tmp_path}/s.db", "--json", out)
         assert done.returncode == 0, done.stderr
         told = json.loads(out.read_text())
-        assert list(told["methods"]) == ["pq_signals"]
-        assert own(told["methods"]["pq_signals"]) == own(compared["methods"]["pq_signals"])
+        assert list(told["methods"]) == [DEFAULT]
+        assert own(told["methods"][DEFAULT]) == own(compared["methods"][DEFAULT])
         assert told["events"] == compared["events"]
     shown = belated("labels", "show", "i5", "--store", f"sqlite:///{tmp_path}/s.db")
     for words in (
         "impression i5",
         "signal cart",
         "conversion purchase",
-        "pq_signals scores",
+        f"{DEFAULT} scores",
         "settled",
-        "conversion look",
+        "age look",
     ):
         assert words in shown.stdout
     other = belated("labels", "show", "nobody", "--store", f"sqlite:///{tmp_path}/s.db")

@@ -215,6 +215,22 @@ def test_the_optimum_is_the_stated_one(name: str) -> None:
         assert served(method, world) == pytest.approx(method.optimum(world.p, world.p_dp), abs=1e-8)
 
 
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.wanders])
+def test_an_intercept_wanders_only_where_every_look_is_right_by_itself(name: str) -> None:
+    """At the optimum the expected gradient vanishes for the looks of each age apart: a burst of impressions, whose looks of
+    one age come together, moves no level at any of them."""
+    method = METHODS[name]
+    for world in WORLDS:
+        rows = log_of(method.looks(ELAPSED, WINDOW), world)
+        outputs = outputs_of(method, world, rows, truth(world), [math.log(world.p / (1 - world.p))])
+        loss = method.loss(outputs, batch_of(rows)).loss * each([row.share for row in rows])
+        (found,) = torch.autograd.grad(loss.sum(), outputs.logit)
+        ages = sorted({row.age for row in rows})
+        assert len(ages) > 1
+        for age in ages:
+            assert float(found[[row.age == age for row in rows]].sum()) == pytest.approx(0, abs=1e-12)
+
+
 @pytest.mark.parametrize("name", ["fsiw", "ulc"])
 def test_a_deadline_misses_what_comes_after_it(name: str) -> None:
     """Where auxiliary models are told what is known by the deadline, a method ends at P(y = 1, h <= deadline): it is low

@@ -7,6 +7,7 @@ import torch
 
 from learner import delay, runoff
 from learner.batch import KINDS, Batch, Look, Rows
+from learner.model import MOVES
 
 WINDOW, ELAPSED, DAYS = 7 * 86_400.0, 3_600.0, 22
 PER_DAY = 12_000
@@ -168,3 +169,19 @@ def test_old_cohorts_fall_out_and_are_kept_in_sum() -> None:
     counted = float(state.converted.sum() + state.old.sum())
     total = float(((log.shown + log.delay) < 21 * 86_400).sum())
     assert 0.7 * total < counted <= total
+
+
+def test_evidence_counts_as_far_as_the_curve_is_known() -> None:
+    """t(a) is where t^2 V + (1 - t)^2 M^2 is least; it rises with age and with conversions, and is 1 at the close."""
+    state = known(simulate(World()), until=3 * 86_400.0)
+    found = [runoff.trust(s, state.edges) for s in (runoff.init(ELAPSED, WINDOW), state)]
+    for t in found:
+        assert bool((t.diff() >= 0).all())
+        assert float(t[-1]) == 1
+    assert bool((found[1] >= found[0])[int(state.first) :].all())
+    share, age = runoff.curve(state), int(state.first)
+    variance = (1 - share[age]) / (share[age] * state.known)
+    wait = torch.trapezoid(1 - share, state.edges / WINDOW)
+    tried = torch.linspace(0, 1, 100_001).double()
+    best = tried[(tried.square() * variance + (1 - tried).square() * MOVES**2 * wait).argmin()]
+    assert float(found[1][age]) == pytest.approx(float(best), abs=1e-4)

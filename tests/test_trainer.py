@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from learner import features
 from learner.batch import KINDS, Batch, Look, Rows, cat, cat_rows, restore, tensors
 from learner.methods import METHODS
-from learner.model import BELIEF, FEW, FIRST, PRIOR, RATE, START, STRIDE, ConversionModel, Shape, by_slot
+from learner.model import BELIEF, FEW, FIRST, MOVES, PRIOR, RATE, START, STRIDE, ConversionModel, Shape, by_slot
 from learner.posterior import STATES, SignalRatio, init_signals, log_ratio, signal_state, update_signals
 from learner.trainer import BATCH, BLOCK, Trainer
 
@@ -108,6 +108,42 @@ def test_what_was_learned_half_a_window_ago_counts_half() -> None:
     for name, was in before.items():
         assert bool((was > 4).all())  # far from where curvature never falls below
         assert torch.allclose(found[0.0][name] - found[30.0][name], was / 2, rtol=0.1)  # both follow their level
+
+
+def test_an_intercept_that_wanders_is_a_kalman_filter_of_a_random_walk() -> None:
+    """After long it is as uncertain as the filter of a level that moves by `MOVES` a window, whatever was known at first."""
+    data, numbers = linear_only(64)
+    step, left = 0.01, []
+    for begins in (BELIEF, 5000.0):
+        model = ConversionModel(SMALL, torch.Generator().manual_seed(0))
+        model.memory["base"].fill_(begins)
+        for turn in range(600):
+            run = model.forward(data, numbers)
+            target = torch.full((64,), float(turn % 2))
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(run.logit, target, reduction="none")
+            model.step(run, (0.01 * loss).mean(), torch.full((64,), 0.01), moved=MOVES**2 * step)
+        left.append(float(model.memory["base"]))
+    assert left[0] == pytest.approx(left[1], rel=1e-3)
+    p = torch.sigmoid(model.logits(data, numbers))
+    gain, moved = float(0.01 * (p * (1 - p)).sum()), MOVES**2 * step  # information of a step, variance between two
+    variance = 1.0
+    for _ in range(5000):
+        variance = 1 / (1 / (variance + moved) + gain)
+    assert left[0] == pytest.approx(1 / variance, rel=0.1)
+
+
+def test_hybrid_follows_a_jump_of_the_level_within_a_day() -> None:
+    """A seventh of a window after the rate has doubled, `hybrid` is there; `oracle`, whose intercept stays, is not."""
+    levels = {}
+    for method in ("hybrid", "oracle"):
+        learner = Trainer(method, 7.0, 60.0, 0, SMALL)
+        for turn in range(400):
+            rate, known = (0.1 if turn < 343 else 0.2), batch(BATCH, turn, at=turn * 60.0 / 400)
+            chance = torch.rand(BATCH, generator=torch.Generator().manual_seed(turn))
+            label = (chance < rate).float()
+            learner.learn(known._replace(label=label, first_label=label, signals=0 * known.signals))
+        levels[method] = float(learner.score(rows(4000, 77)).mean())
+    assert levels["hybrid"] > 1.1 * levels["oracle"]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -19,6 +19,7 @@ from learner.batch import Batch, Rows, cat, cat_rows, restore, tensors
 from learner.model import Shape
 from learner.schedules import Looks
 from learner.trainer import BATCH, Trainer
+from stream.checkpoint import CheckpointError
 from stream.settings import RIVER, Settings
 
 if TYPE_CHECKING:
@@ -145,7 +146,17 @@ class Learner:
         return found
 
     def restore(self, found: dict[str, Tensor]) -> None:
-        """Go on from `tensors`."""
+        """Go on from `tensors`.
+
+        Raises:
+            CheckpointError: another version of the method wrote them.
+        """
+        mine, written = ({k: v.shape for k, v in part.items()} for part in (self.tensors(), found))
+        if other := sorted(name for name, shape in mine.items() if written.get(name) != shape):
+            raise CheckpointError(
+                f"the checkpoint holds {self.name} as another version of belated knew it ({other[0]} differs); "
+                "go on with that version, or rebuild by replaying the log into a new --store"
+            )
         self.trainer.restore(_below("trainer.", found))
         for name, waiting in (("looks", self.looks), ("outcomes", self.outcomes)):
             if columns := _below(f"{name}.", found):

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from labelstore import engines, ledger
 from labelstore.store import StoreError, existing
 from labelstore.tables import checkpoints
+from learner.trainer import Trainer
 from strategies import DAY, HOUR, T0, lines
 from stream.backtest import backtest
 from stream.checkpoint import KEEP, CheckpointError, Checkpoints
@@ -97,6 +98,16 @@ def test_a_foreign_file_is_refused(kept: Kept) -> None:
     older = sorted(file.parent.glob("*.safetensors"), key=lambda f: int(f.stem))[0]
     file.write_bytes(older.read_bytes())
     with pytest.raises(CheckpointError, match="sha256 differs"):
+        run(kept)
+
+
+def test_another_version_s_learner_is_refused(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint in which a learner lacks what it is made of now is refused by name, with the remedy."""
+    tensors = Trainer.tensors
+    with monkeypatch.context() as before:
+        before.setattr(Trainer, "tensors", lambda self: {k: v for k, v in tensors(self).items() if k != "clock"})
+        run(kept)
+    with pytest.raises(CheckpointError, match=r"pq_signals as another version.*trainer\.clock.*new --store"):
         run(kept)
 
 

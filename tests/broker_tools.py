@@ -16,11 +16,15 @@ NUMBER = count()
 
 
 def configured(server: str, partitions: int = 2, **told: Any) -> Kafka:
-    """A configuration with four new topics, and one for dead letters."""
+    """A configuration with four new topics, and one for dead letters, which the broker has heard of from its controller."""
     name = f"{time.time_ns()}-{next(NUMBER)}"
     topics = {kind: f"{kind}-{name}" for kind in ("impressions", "signals", "conversions", "items", "dead_letters")}
     admin = KafkaAdminClient(bootstrap_servers=server)
     admin.create_topics([NewTopic(topic, partitions, 1) for topic in topics.values()])
+    deadline = time.monotonic() + 20
+    while not set(topics.values()) <= set(admin.list_topics()):
+        assert time.monotonic() < deadline, "created topics do not show"
+        time.sleep(0.02)
     admin.close()
     return Kafka.model_validate({"servers": (server,), "idle_after": 500} | topics | told)
 

@@ -21,6 +21,7 @@ import broker_tools
 from broker_tools import configured
 from labelstore import ledger
 from labelstore.store import existing
+from learner.methods import DEFAULT
 from strategies import lines
 from stream.broker import NAME
 from stream.config import Config, ConfigError, Kafka
@@ -109,7 +110,7 @@ def test_it_learns_tells_and_leaves(kafka: str, tmp_path: Path) -> None:
         time.sleep(3)
         produce(config, EVENTS[900:])
         daemon.wait(lambda s: s["counts"].get("read") == len(EVENTS))
-        status = daemon.wait(lambda s: s["learners"]["pq_signals"]["looks"] > 256 and s["commit"])
+        status = daemon.wait(lambda s: s["learners"][DEFAULT]["looks"] > 256 and s["commit"])
         assert sum(status["lag"].values()) == 0
         code, said = daemon.stop()
     assert code == 0

@@ -50,7 +50,7 @@ def read(folder: Path, name: str) -> Data:
 
 
 def magazines(folder: Path) -> Data:
-    """Amazon Magazine Subscriptions: also bought, also viewed; features are brand, categories, and words of a title.
+    """Amazon Magazine Subscriptions: also bought, also viewed; features are brand or none, categories, title.
 
     Most titles and prices of the file are pieces of a page's markup and say nothing: they are left out.
     """

@@ -1,5 +1,7 @@
 """Co-views in the linear dual model: the formula, what they alter and what not, and the rule that they are there for."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -134,3 +136,28 @@ def test_the_same_bytes_and_a_start_with_or_without_k() -> None:
         assert all(
             torch.equal(a, b) for a, b in zip(read, trained.tables, strict=True) if a is not None and b is not None
         )
+
+
+def test_pairs_that_follow_by_the_rules() -> None:
+    """0 is bought with 1, 1 is viewed with 2, 3 is viewed with 0; neither training edges nor loops follow."""
+    from graph_views import bias
+
+    given = graph(4, torch.tensor([[0, 0], [1, 3]]), viewed=torch.tensor([[1, 3], [2, 0]]))
+    first, second = bias(given)
+    assert first.nonzero().tolist() == [[0, 2]]
+    assert second.nonzero().tolist() == [[3, 1]]
+
+
+def test_magazines_have_both_relations(data: Path) -> None:
+    from graph_data import MAGAZINES, read
+
+    found = read(data / "graph", MAGAZINES)
+    assert found.viewed is not None
+    assert (found.nodes, found.pairs.shape[1], found.viewed.shape[1]) == (2320, 6449, 8649)
+    both = graph(found.nodes, found.pairs, viewed=found.viewed)
+    linked = torch.unique(torch.cat([found.pairs.flatten(), found.viewed.flatten()]))
+    assert found.nodes - len(linked) == 1047
+    assert both.viewed is not None
+    assert len(both.viewed.source) == 14060
+    length = torch.zeros(found.nodes).index_add_(0, found.words.source, found.words.weight.square())
+    assert int((length > 0).sum()) == found.nodes

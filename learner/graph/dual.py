@@ -124,12 +124,8 @@ def init(
     grown = [torch.where(known, old[row.clamp(min=0)], new) for old, new in zip(told[:4], fresh[:4], strict=True)]
     if seen is not None and told.seen is not None:
         seen = told.seen.clone()
-    of_words, shape, level = (
-        [told.words_source.clone(), told.words_target.clone()],
-        told.shape.clone(),
-        told.level.clone(),
-    )
-    return Tables(grown[0], grown[1], grown[2], grown[3], of_words[0], of_words[1], shape, level, seen)
+    kept = [table.clone() for table in (told.words_source, told.words_target, told.shape, told.level)]
+    return Tables(grown[0], grown[1], grown[2], grown[3], kept[0], kept[1], kept[2], kept[3], seen)
 
 
 def states(tables: Tables, graph: Graph, mass: Tensor, x: Features | None, power: float, share: float = 1.0) -> States:

@@ -15,13 +15,14 @@ from typing import Any
 
 import graph_cold
 import torch
-from graph_data import Data, read, split
+from graph_data import MAGAZINES, Data, Split, read, split
 from graph_dirgnn import dirgnn
 from graph_peers import PEERS, interval
+from torch import Tensor
 
 from learner.graph import daemon
 from learner.graph.edges import edges, graph
-from learner.graph.evaluation import Quality, evaluate, scores_of
+from learner.graph.evaluation import Quality, Scores, evaluate, scores_of
 from learner.graph.features import dense
 from learner.graph.methods import GRAPH_METHODS
 
@@ -36,24 +37,34 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "blade": {"network": daemon.Settings(epochs=100, draws=8)},
         "blade_uniform": {"network": daemon.Settings(epochs=100, draws=8)},
     },
+    MAGAZINES: {
+        "dual": {
+            "power": 0.5, "keep": 0.7, "decay": 2.0, "existence": 0.3, "sources": 256, "epochs": 50, "in_places": True,
+        },
+        "daemon": {"epochs": 100},
+    },
 }  # fmt: skip
 
 
 def one(data: Data, name: str, method: str, seed: int, valid: bool) -> Quality:
     """A method on one split, judged on its test edges, or on those for validation."""
     parts = split(data.pairs, seed)
-    given, everything = graph(data.nodes, parts.train), edges(data.nodes, data.pairs)
-    judged = parts.valid if valid else parts.test
+    scores, answers = scored(data, name, method, seed, parts)
+    judged, everything = parts.valid if valid else parts.test, edges(data.nodes, data.pairs)
+    return evaluate(scores, edges(data.nodes, parts.train), judged, everything, seed, answers)
+
+
+def scored(data: Data, name: str, method: str, seed: int, parts: Split) -> tuple[Scores, Tensor | None]:
+    """What a method makes of training edges, and which items may be found, None for all."""
+    given = graph(data.nodes, parts.train, viewed=data.viewed)
     if method == "dirgnn":
-        scores = dirgnn(given.bought, dense(data.words, torch.arange(data.nodes)), seed)
-    elif method in PEERS:
-        scores = PEERS[method](given.bought, seed)
-    else:
-        found = GRAPH_METHODS[method]
-        settings = found.settings._replace(**SETTINGS.get(name, {}).get(method, {}))
-        places, _ = found.train(given, data.words, settings, seed, None, None)
-        return evaluate(scores_of(places), given.bought, judged, everything, seed, places.answers)
-    return evaluate(scores, given.bought, judged, everything, seed)
+        return dirgnn(given.bought, dense(data.words, torch.arange(data.nodes)), seed), None
+    if method in PEERS:
+        return PEERS[method](given.bought, seed), None
+    found = GRAPH_METHODS[method]
+    settings = found.settings._replace(**SETTINGS.get(name, {}).get(method, {}))
+    places, _ = found.train(given, data.words, settings, seed, None, None)
+    return scores_of(places), places.answers
 
 
 def table(data: Data, name: str, methods: list[str], seeds: int, valid: bool) -> None:

@@ -1,7 +1,8 @@
 """New products: a fifth of them loses all its edges, and is asked for and asked about among all items.
 
 Of the edges between the others 75 % are for training, 5 % for the shift, and 20 % tell what it costs them. Beside stand
-nearest-neighbour counts: what the five most similar known products are bought with, and whom they are bought beside.
+nearest-neighbour counts: what the five most similar known products are bought with, and whom they are bought beside. In a
+graph with co-views cold products lose these as well, or, in the rows that say so, keep them: viewed, but not yet bought.
 """
 
 import time
@@ -72,25 +73,33 @@ def counts(trained: Edges, x: Edges, cold_ones: Tensor) -> Scores:
     return lambda u: like[u] @ table
 
 
+def views(data: Data, cold_ones: Tensor) -> dict[str, Tensor | None]:
+    """Co-views to train beside: of a graph that has them, those of known products, and those of cold ones too."""
+    if data.viewed is None:
+        return {"": None}
+    return {"": data.viewed[:, ~cold_ones[data.viewed].any(0)], ", viewed": data.viewed}
+
+
 def table(data: Data, name: str, chosen: dict[str, Any], seeds: int) -> None:
     """HR@10 with cold items left out, as they come, and shifted; and of counts."""
     rows: dict[str, list[tuple[float, ...]]] = {}
     settings = dual.Settings()._replace(**chosen)
     for seed in range(seeds):
-        given, began = world(data, seed), time.process_time()
+        given = world(data, seed)
         bought = graph(data.nodes, given.train).bought
-        trained = training.train(graph(data.nodes, given.train), data.words, settings, seed)
-        known = trained.embeddings
-        taken = time.process_time() - began
-        shift = cold.shift_of(known, bought, data.words, given.valid)
-        near, moved = (cold.placed(known, data.words, cold.NEAREST, by) for by in (0.0, shift))
-        for label, places, by in (("cold left out", known, 0.0), ("shift 0", near, 0.0), ("shifted", moved, shift)):
-            hit = judged(scores_of(places), bought, given, places.answers)
-            rows.setdefault(label, []).append((*hit, by, taken))
+        for beside, viewed in views(data, given.cold).items():
+            began = time.process_time()
+            known = training.train(graph(data.nodes, given.train, viewed=viewed), data.words, settings, seed).embeddings
+            taken = time.process_time() - began
+            shift = cold.shift_of(known, bought, data.words, given.valid)
+            near, moved = (cold.placed(known, data.words, cold.NEAREST, by) for by in (0.0, shift))
+            for label, places, by in (("cold left out", known, 0.0), ("shift 0", near, 0.0), ("shifted", moved, shift)):
+                hit = judged(scores_of(places), bought, given, places.answers)
+                rows.setdefault(f"{label}{beside}", []).append((*hit, by, taken))
         counted = judged(counts(bought, data.words, given.cold), bought, given, near.answers)
         rows.setdefault("counts", []).append((*counted, 0.0, 0.0))
     print(f"\n{name}: {data.nodes:,} products, {SHARE:.0%} of them cold, {seeds} splits, HR@10 among all items")
-    print(f"{'':14}" + "".join(f"{column:>19}" for column in COLUMNS))
+    print(f"{'':22}" + "".join(f"{column:>19}" for column in COLUMNS))
     for label, found in rows.items():
         cells = [interval(list(column)) for column in zip(*found, strict=True)]
-        print(f"{label:14}" + "".join(f"{cell:>19}" for cell in cells))
+        print(f"{label:22}" + "".join(f"{cell:>19}" for cell in cells))

@@ -52,7 +52,8 @@ def to_bytes(bundle: Bundle) -> bytes:
     tensors = {f"places.{name}": value for name, value in bundle.embeddings._asdict().items()}
     tensors |= {name: getattr(bundle, name) for name in ("warm", "out", "into")}
     if bundle.tables is not None:
-        tensors |= {f"tables.{name}": value for name, value in bundle.tables._asdict().items()}
+        learned = bundle.tables._asdict().items()
+        tensors |= {f"tables.{name}": value for name, value in learned if value is not None}
     told = {name: getattr(bundle, name) for name in ("version", "space", "until", "ids", "metrics")}
     text = json.dumps(told, sort_keys=True, allow_nan=False)
     return save({name: value.contiguous() for name, value in tensors.items()}, {"bundle": text})
@@ -63,8 +64,8 @@ def from_bytes(data: bytes) -> Bundle:
     told = header(data, "bundle")
     tensors: dict[str, Any] = load(data)
     places = Embeddings(*(tensors.pop(f"places.{name}") for name in Embeddings._fields))
-    learned = [tensors.pop(name) for name in map("tables.{}".format, Tables._fields) if name in tensors]
-    tables = Tables(*learned) if learned else None
+    learned = {name: tensors.pop(f"tables.{name}") for name in Tables._fields if f"tables.{name}" in tensors}
+    tables = Tables(**learned) if learned else None
     return Bundle(**(told | {"ids": tuple(told["ids"])}), embeddings=places, tables=tables, **tensors)
 
 

@@ -4,15 +4,17 @@ With degrees d of the edges that are summed over, floored at 1, and tables P, Q,
 
     o_uv = d_out(u)^-1/2 d_in(v)^-p            of an edge u -> v
     i_uv = d_in(u)^-1/2 d_out(v)^-p            of an edge v -> u
-    z_u^s =       sum_(u,v) o_uv P_v + sum_(v,u) i_uv Q_v  + x_u W_s
+    y_u   =       sum_(u,v) o_uv P_v + sum_(v,u) i_uv Q_v  + x_u W_s
+    z_u^s = y_u + k / |C_u| sum_(b in C_u) y_b,   C_u: what is viewed with u
     z_v^t = e_v + sum_(u,v) i_vu R_u                       + x_v W_t
     c_u, b_v: the same sums over one more column of each table, and g_u . a_s, g_v . a_t
     g = (1, lo, li, lo^2 / 4, li^2 / 4, lo li / 4) / 3,   lo, li = log(1 + d_out), log(1 + d_in)
     rel(u, v) = z_u^s . z_v^t + c_u + b_v,   r = rel + one learned bias
 
 No activation, no norm, no learned row of the source itself: u is what its neighbours say. A sum over edges counts each by
-its weight, and so do degrees. Derived for this project, after the two places of APP and HOPE and the rules of DAEMON
-(Virinchi et al., ECML-PKDD 2022); how it is learned is in `training`.
+its weight, and so do degrees. The mean over co-views, with k learned, is the rule "u is viewed with b, b is bought with c:
+so u is bought with c"; biases have no part in it, and without co-views z_u^s = y_u. Derived for this project, after the
+two places of APP and HOPE and the rules of DAEMON (Virinchi et al., ECML-PKDD 2022); how it is learned is in `training`.
 """
 
 from typing import NamedTuple
@@ -21,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from learner.graph.edges import Edges, degrees, propagate
+from learner.graph.edges import Edges, Graph, degrees, propagate
 from learner.graph.embeddings import Embeddings
 from learner.graph.features import Features, project, width
 
@@ -58,7 +60,8 @@ rate new products are not learned in that time, and what has not changed stays i
 
 class Tables(NamedTuple):
     """What is learned, float32. ``out`` P, ``into`` Q, ``asked`` R, ``own`` e [N, d + 1], the last column for the bias;
-    ``words_source``, ``words_target`` [F, d + 1], or [F, 1] for the bias alone; ``shape`` a [2, 6]; ``level`` []."""
+    ``words_source``, ``words_target`` [F, d + 1], or [F, 1] for the bias alone; ``shape`` a [2, 6]; ``level`` [];
+    ``seen`` k [], or None of a graph without co-views."""
 
     out: Tensor
     into: Tensor
@@ -68,6 +71,7 @@ class Tables(NamedTuple):
     words_target: Tensor
     shape: Tensor
     level: Tensor
+    seen: Tensor | None = None
 
 
 class Start(NamedTuple):
@@ -93,8 +97,10 @@ def _of_words(words: int, settings: Settings) -> tuple[int, int]:
     return words, settings.width + 1 if settings.in_places else 1
 
 
-def init(nodes: int, words: int, settings: Settings, chance: torch.Generator, start: Start | None = None) -> Tables:
-    """Tables of ``nodes`` products and ``words`` features; what ``start`` has is taken from there.
+def init(
+    nodes: int, words: int, settings: Settings, chance: torch.Generator, start: Start | None = None, views: bool = False
+) -> Tables:
+    """Tables of ``nodes`` products and ``words`` features; what ``start`` has is taken from there. ``views``: has k.
 
     ValueError: ``start`` is of other products, another width or other features.
     """
@@ -103,7 +109,9 @@ def init(nodes: int, words: int, settings: Settings, chance: torch.Generator, st
     for row in rows:
         row[:, -1] = 0
     of_words = [torch.zeros(_of_words(words, settings)) for _ in range(2)]
-    fresh = Tables(rows[0], rows[1], rows[2], rows[3], of_words[0], of_words[1], torch.zeros(2, 6), torch.zeros(()))
+    seen = torch.zeros(()) if views else None
+    shape, level = torch.zeros(2, 6), torch.zeros(())
+    fresh = Tables(rows[0], rows[1], rows[2], rows[3], of_words[0], of_words[1], shape, level, seen)
     if start is None:
         return fresh
     told, row = start
@@ -114,14 +122,18 @@ def init(nodes: int, words: int, settings: Settings, chance: torch.Generator, st
         )
     known = (row >= 0)[:, None]
     grown = [torch.where(known, old[row.clamp(min=0)], new) for old, new in zip(told[:4], fresh[:4], strict=True)]
-    return Tables(grown[0], grown[1], grown[2], grown[3], *(table.clone() for table in told[4:]))
+    if seen is not None and told.seen is not None:
+        seen = told.seen.clone()
+    kept = [table.clone() for table in (told.words_source, told.words_target, told.shape, told.level)]
+    return Tables(grown[0], grown[1], grown[2], grown[3], kept[0], kept[1], kept[2], kept[3], seen)
 
 
-def states(tables: Tables, edges: Edges, mass: Tensor, x: Features | None, power: float, share: float = 1.0) -> States:
-    """Places and biases from the edges, of which each counts ``mass`` [E], 0 where it is left out.
+def states(tables: Tables, graph: Graph, mass: Tensor, x: Features | None, power: float, share: float = 1.0) -> States:
+    """Places and biases from the co-purchases, of which each counts ``mass`` [E], 0 where it is left out, and co-views.
 
     ``share``: of all edges those summed over, on average; degrees in g are divided by it.
     """
+    edges = graph.bought
     d_out, d_in = degrees(edges, mass)
     g_out, g_in = (torch.log1p(d / share) for d in (d_out, d_in))
     d_out, d_in = d_out.clamp(min=1), d_in.clamp(min=1)
@@ -137,13 +149,26 @@ def states(tables: Tables, edges: Edges, mass: Tensor, x: Features | None, power
     if x is not None and width(x):
         said = project(x, torch.cat([tables.words_source, tables.words_target], 1)).chunk(2, 1)
         source, target = (z + pad(w, (wide - w.shape[1], 0)) for z, w in zip((source, target), said, strict=True))
+    if graph.viewed is not None and tables.seen is not None:
+        source = torch.cat([source[:, :-1] + tables.seen * _mean(graph.viewed, source[:, :-1]), source[:, -1:]], 1)
     return States(source, target)
 
 
-def embed(tables: Tables, edges: Edges, x: Features | None, settings: Settings) -> Embeddings:
-    """Embeddings from all edges. The learned level is in the source's bias, so that rel is r."""
-    source, target = states(tables, edges, edges.weight, x, settings.power)
+def _mean(viewed: Edges, values: Tensor) -> Tensor:
+    """Of ``values`` [N, D] over what is viewed with each product: [N, D], 0 without co-views."""
+    return propagate(viewed, viewed.weight / degrees(viewed)[0][viewed.source], values)
+
+
+def embed(tables: Tables, graph: Graph, x: Features | None, settings: Settings) -> Embeddings:
+    """Embeddings from all edges. The learned level is in the source's bias, so that rel is r.
+
+    A product asks that has an edge, or is viewed with one that has.
+    """
+    edges = graph.bought
+    source, target = states(tables, graph, edges.weight, x, settings.power)
     known = (edges.ptr.diff() > 0) | (edges.in_ptr.diff() > 0)
+    if graph.viewed is not None:
+        known = known | (_mean(graph.viewed, known[:, None].float())[:, 0] > 0)
     return Embeddings(
         source[:, :-1].contiguous(), target[:, :-1].contiguous(), source[:, -1] + tables.level, target[:, -1].contiguous(),
         known, edges.in_ptr.diff() > 0,

@@ -70,7 +70,8 @@ def train(
     if not len(edges.source):
         raise ValueError("the graph has no co-purchase edges: there is nothing to learn from")
     chance = torch.Generator().manual_seed(seed)
-    tables = dual.init(graph.nodes, width(features) if features is not None else 0, settings, chance, start)
+    views, words = graph.viewed is not None, width(features) if features is not None else 0
+    tables = dual.init(graph.nodes, words, settings, chance, start, views)
     asking = (edges.ptr.diff() > 0).nonzero().squeeze(1)
     optimiser, schedule = _descent(tables, settings, settings.epochs * math.ceil(len(asking) / settings.sources))
     one_way, q = (reversed_edges(edges) < 0).float(), chances(edges)
@@ -79,7 +80,7 @@ def train(
         for sources in torch.split(asking[torch.randperm(len(asking), generator=chance)], settings.sources):
             step = draw(edges, sources, one_way, settings.keep, chance)
             if len(step.u):
-                now = dual.states(tables, edges, step.mass, features, settings.power, settings.keep)
+                now = dual.states(tables, graph, step.mass, features, settings.power, settings.keep)
                 loss = loss_of(now, tables.level, step, edges, q, settings, chance)
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -88,17 +89,16 @@ def train(
             schedule.step()
         if progress:
             progress(epoch, sum(losses) / max(len(losses), 1))
-    learned = Tables(*(table.detach() for table in tables))
-    return Trained(dual.embed(learned, edges, features, settings), learned)
+    learned = tables._replace(**{name: t.detach() for name, t in tables._asdict().items() if t is not None})
+    return Trained(dual.embed(learned, graph, features, settings), learned)
 
 
 def _descent(
     tables: Tables, settings: Settings, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """What moves the tables, from now on leaves of the graph of gradients."""
-    for table in tables:
-        table.requires_grad_()
-    groups = [{"params": tables[:6], "weight_decay": settings.decay}, {"params": tables[6:], "weight_decay": 0.0}]
+    moved = [table.requires_grad_() for table in tables if table is not None]
+    groups = [{"params": moved[:6], "weight_decay": settings.decay}, {"params": moved[6:], "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=settings.rate)
     pace = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: _pace(n, steps, settings.warm_up))
     return optimiser, pace

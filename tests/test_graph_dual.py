@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -119,6 +120,22 @@ def test_a_step_supervises_what_it_does_not_see() -> None:
     assert bool((seen[step.u, step.v] == 0).all())
     assert torch.equal(step.sources[step.row], step.u)
     assert len(step.u) == int(((there > 0) & (seen == 0))[sources].sum())
+
+
+def test_an_epoch_has_a_bounded_number_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every source once an epoch; with few enough of them nothing is another than without the bound."""
+    world, drawn = graphs.world(), list[int]()
+    draw = training.draw
+
+    def counted(*given: Any) -> training.Step:
+        drawn.append(len(given[1]))
+        return draw(*given)
+
+    monkeypatch.setattr(training, "draw", counted)
+    short = SMALL._replace(epochs=1, sources=10)
+    found = [training.train(world.graph, None, short._replace(steps=most), 1).embeddings for most in (4, 10, 1000)]
+    assert drawn == [25] * 4 + [10] * 20
+    assert torch.equal(found[1].source, found[2].source)
 
 
 @pytest.mark.parametrize("exact", [100_000, 0])

@@ -1,6 +1,6 @@
 """A directed graph that grows: citations of cit-HepPh month by month, a version of `dual` after each of them.
 
-    python benchmarks/graph_growth.py [--until 1997-12] [--refreshes 12] [--anew 4]
+    python benchmarks/graph_growth.py [--until 1995-12] [--refreshes 12] [--anew 4]
 
 A citation appears in the month of the later of its two papers, which nearly always is the one that cites. Each month:
 
@@ -195,7 +195,7 @@ def _name(month: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("BELATED_DATA", ".")) / "graph")
-    parser.add_argument("--until", default="1997-12", help="month up to which the first version knows")
+    parser.add_argument("--until", default="1995-12", help="month up to which the first version knows")
     parser.add_argument("--refreshes", type=int, default=12)
     parser.add_argument("--anew", type=int, default=4, help="every so many refreshes also from the beginning; 0: never")
     parser.add_argument(

@@ -112,6 +112,19 @@ def test_sampled_sums_are_right_on_average() -> None:
     assert torch.allclose(torch.stack(sums).mean(0), expected, rtol=0.03)
 
 
+def test_sampled_sums_in_blocks_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = torch.Generator().manual_seed(0)
+    drawn, q = torch.randint(0, 11, (6,), generator=chance), torch.full((6,), 1 / 11)
+    pairs = torch.tensor([0, 1, 4, 6, 3]), torch.tensor([1, 0, int(drawn[0]), int(drawn[2]), 7])
+    found = []
+    for block in (2**22, 13):
+        monkeypatch.setattr(softmax, "SAMPLED", block)
+        given = [torch.randn(*n, generator=chance.manual_seed(1)).requires_grad_() for n in ((7, 3), (11, 3), (11,))]
+        sums = softmax.sampled_log_sums(given[0], given[1], given[2], drawn, q, *pairs)
+        found.append([sums, *torch.autograd.grad(sums @ torch.arange(7.0), given)])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found, strict=True))
+
+
 def test_a_step_supervises_what_it_does_not_see() -> None:
     bought = graphs.some(30, 300)
     sources = torch.arange(0, 30, 3)

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -111,6 +112,19 @@ def test_sampled_sums_are_right_on_average() -> None:
     assert torch.allclose(torch.stack(sums).mean(0), expected, rtol=0.03)
 
 
+def test_sampled_sums_in_blocks_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = torch.Generator().manual_seed(0)
+    drawn, q = torch.randint(0, 11, (6,), generator=chance), torch.full((6,), 1 / 11)
+    pairs = torch.tensor([0, 1, 4, 6, 3]), torch.tensor([1, 0, int(drawn[0]), int(drawn[2]), 7])
+    found = []
+    for block in (2**22, 13):
+        monkeypatch.setattr(softmax, "SAMPLED", block)
+        given = [torch.randn(*n, generator=chance.manual_seed(1)).requires_grad_() for n in ((7, 3), (11, 3), (11,))]
+        sums = softmax.sampled_log_sums(given[0], given[1], given[2], drawn, q, *pairs)
+        found.append([sums, *torch.autograd.grad(sums @ torch.arange(7.0), given)])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found, strict=True))
+
+
 def test_a_step_supervises_what_it_does_not_see() -> None:
     bought = graphs.some(30, 300)
     sources = torch.arange(0, 30, 3)
@@ -119,6 +133,22 @@ def test_a_step_supervises_what_it_does_not_see() -> None:
     assert bool((seen[step.u, step.v] == 0).all())
     assert torch.equal(step.sources[step.row], step.u)
     assert len(step.u) == int(((there > 0) & (seen == 0))[sources].sum())
+
+
+def test_an_epoch_has_a_bounded_number_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every source once an epoch; with few enough of them nothing is another than without the bound."""
+    world, drawn = graphs.world(), list[int]()
+    draw = training.draw
+
+    def counted(*given: Any) -> training.Step:
+        drawn.append(len(given[1]))
+        return draw(*given)
+
+    monkeypatch.setattr(training, "draw", counted)
+    short = SMALL._replace(epochs=1, sources=10)
+    found = [training.train(world.graph, None, short._replace(steps=most), 1).embeddings for most in (4, 10, 1000)]
+    assert drawn == [25] * 4 + [10] * 20
+    assert torch.equal(found[1].source, found[2].source)
 
 
 @pytest.mark.parametrize("exact", [100_000, 0])

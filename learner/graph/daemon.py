@@ -17,6 +17,7 @@ L = 2, features less their mean, no relu on the last layer, means for sums, so t
 does not decide alone. The edges of a step are taken out of the graph before sums are made.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -31,8 +32,8 @@ from learner.graph.features import Features, project, width
 
 class Settings(NamedTuple):
     """``layers`` L, ``width`` d, ``tau``, ``for_edge`` a, ``against`` b of the loss; ``last_relu``, ``centred``, ``means``:
-    see above; ``negatives``: items z of an edge; ``edges``: of a step, at most a third of all; ``rate``: of Adam;
-    ``draws``: of neighbourhoods, of which places are the mean in the end."""
+    see above; ``negatives``: items z of an edge; ``edges``: of a step, at most a third of all, and more where an epoch would
+    have more than ``steps``; ``rate``: of Adam; ``draws``: of neighbourhoods, of which places are the mean in the end."""
 
     layers: int = 2
     width: int = 64
@@ -47,9 +48,10 @@ class Settings(NamedTuple):
     epochs: int = 30
     rate: float = 0.01
     draws: int = 1
+    steps: int = 32
 
 
-PAPER = Settings(3, 64, 1.0, 0.0, 1.0, True, False, False, 4, 1024, 30, 1e-4)
+PAPER = Settings(3, 64, 1.0, 0.0, 1.0, True, False, False, 4, 1024, 30, 1e-4, steps=2**31)
 """As published; the number of negatives is not given there."""
 
 
@@ -89,7 +91,7 @@ def train(
     chance = torch.Generator().manual_seed(seed)
     tables = _tables(width(features), settings, chance)
     optimiser = torch.optim.Adam(tables, lr=settings.rate)
-    one_way, size = reversed_edges(bought) < 0, min(settings.edges, -(-len(bought.source) // 3))
+    one_way, size = reversed_edges(bought) < 0, edges_of(len(bought.source), settings)
     for epoch in range(settings.epochs):
         losses = []
         for taken in torch.split(torch.randperm(len(bought.source), generator=chance), size):
@@ -113,6 +115,16 @@ def train(
         ]
     source, target = (normalize(torch.stack(side).mean(0)) for side in zip(*drawn, strict=True))
     return served(source, target, settings)
+
+
+def edges_of(count: int, settings: Settings) -> int:
+    """Edges of a step, of so many. Each step goes over the whole graph, so the number of steps of an epoch is bounded: else
+    its cost would be quadratic.
+
+    >>> [edges_of(count, Settings(edges=4096, steps=32)) for count in (300, 107_746, 5_000_000)]
+    [100, 4096, 156250]
+    """
+    return max(min(settings.edges, math.ceil(count / 3)), math.ceil(count / settings.steps))
 
 
 def _tables(words: int, settings: Settings, chance: torch.Generator) -> list[Tensor]:

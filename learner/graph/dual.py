@@ -33,8 +33,9 @@ class Settings(NamedTuple):
 
     ``width``: d. ``power``: p, how much a popular neighbour counts less. ``keep``: share of edges summed over in a step.
     ``direction``, ``existence``: weights w_d, w_e of the loss, see `training`. ``decay``: of the tables, per unit of rate.
-    ``sources``: per step. ``spread``: standard deviation the tables start with. ``in_places``: whether features enter z, or
-    biases only. ``exact``: items up to which the softmax is over all of them, beyond over ``sampled`` ones.
+    ``sources``: per step, or more where an epoch would have more than ``steps`` steps. ``spread``: standard deviation the
+    tables start with. ``in_places``: whether features enter z, or biases only. ``exact``: items up to which the softmax is
+    over all of them, beyond over ``sampled`` ones.
     """
 
     width: int = 64
@@ -51,6 +52,7 @@ class Settings(NamedTuple):
     in_places: bool = False
     exact: int = 100_000
     sampled: int = 8_192
+    steps: int = 16
 
 
 WARM = Settings(epochs=10)

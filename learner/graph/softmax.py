@@ -4,8 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 BLOCK = 2**20  # scores held at once
+SAMPLED = 2**22  # the same of sampled items
 
 
 def log_sums(source: Tensor, target: Tensor, bias: Tensor, row: Tensor, item: Tensor, share: Tensor) -> Tensor:
@@ -56,14 +58,30 @@ def sampled_log_sums(
     """Of each row u, log sum over the drawn z of exp(source_u . target_z + bias_z) / (S q_z), what is hidden left out: [B].
 
     ``source`` [B, d]; ``drawn`` [S]: items drawn with replacement, each with ``chance`` q [S]; pairs ``row`` [H], ``item``
-    [H] are hidden. The sum is, on average, that over all items that can be drawn and are not hidden.
+    [H] are hidden. The sum is, on average, that over all items that can be drawn and are not hidden. Where there are several
+    blocks, their scores are made again for the gradient, so that memory does not grow with the rows.
     """
     shift = bias[drawn] - (len(drawn) * chance).log().to(bias.dtype)
-    scores = torch.addmm(shift, source, target[drawn].T)
+    keys = target[drawn]
     order = torch.argsort(drawn)
     ends = [torch.searchsorted(drawn[order], item, right=right) for right in (False, True)]
     count = ends[1] - ends[0]
     which = torch.repeat_interleave(torch.arange(len(item)), count)
     slot = order[torch.arange(len(which)) + (ends[0] - (count.cumsum(0) - count))[which]]
-    hidden = torch.zeros(scores.shape, dtype=torch.bool).index_put_((row[which], slot), torch.tensor(True))
+    which = row[which]
+    size = max(1, SAMPLED // max(len(drawn), 1))
+    if len(source) <= size:
+        return _of_block(source, keys, shift, which, slot)
+    sums = []
+    for first in range(0, len(source), size):
+        some = ((which >= first) & (which < first + size)).nonzero()[:, 0]
+        given = source[first : first + size], keys, shift, which[some] - first, slot[some]
+        sums.append(checkpoint(_of_block, *given, use_reentrant=False, preserve_rng_state=False))
+    return torch.cat(sums)
+
+
+def _of_block(source: Tensor, keys: Tensor, shift: Tensor, row: Tensor, slot: Tensor) -> Tensor:
+    """Log sums of scores of rows, less those hidden."""
+    scores = torch.addmm(shift, source, keys.T)
+    hidden = torch.zeros(scores.shape, dtype=torch.bool).index_put_((row, slot), torch.tensor(True))
     return scores.masked_fill(hidden, -torch.inf).logsumexp(1)

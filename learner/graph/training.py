@@ -10,6 +10,9 @@ the sources of the step the dropped edges H alone are supervised. Of an edge u -
 divided by the sum of weights of H. An item that nothing leads to is not in the softmax: it would be a negative only. Adam,
 warm-up, cosine; the decay of the tables is decoupled (Loshchilov and Hutter, ICLR 2019).
 
+States of all products are made in every step, which costs N + E. With a fixed number of sources there would be N / sources
+of these in an epoch, which is quadratic; so an epoch has at most `Settings.steps` steps, and sources grow with the graph.
+
 Beyond `Settings.exact` items the softmax is over `Settings.sampled` of them, the same for the step, drawn with q half
 uniform over linked items and half by in-degree, and v itself; logits of what is drawn are less by log(S q), so that the sum
 of their exponentials is that over all items, on average (Bengio and Senecal, IEEE TNN 2008).
@@ -73,11 +76,12 @@ def train(
     views, words = graph.viewed is not None, width(features) if features is not None else 0
     tables = dual.init(graph.nodes, words, settings, chance, start, views)
     asking = (edges.ptr.diff() > 0).nonzero().squeeze(1)
-    optimiser, schedule = _descent(tables, settings, settings.epochs * math.ceil(len(asking) / settings.sources))
+    size = sources_of(len(asking), settings)
+    optimiser, schedule = _descent(tables, settings, settings.epochs * math.ceil(len(asking) / size))
     one_way, q = (reversed_edges(edges) < 0).float(), chances(edges)
     for epoch in range(settings.epochs):
         losses = []
-        for sources in torch.split(asking[torch.randperm(len(asking), generator=chance)], settings.sources):
+        for sources in torch.split(asking[torch.randperm(len(asking), generator=chance)], size):
             step = draw(edges, sources, one_way, settings.keep, chance)
             if len(step.u):
                 now = dual.states(tables, graph, step.mass, features, settings.power, settings.keep)
@@ -91,6 +95,15 @@ def train(
             progress(epoch, sum(losses) / max(len(losses), 1))
     learned = tables._replace(**{name: t.detach() for name, t in tables._asdict().items() if t is not None})
     return Trained(dual.embed(learned, graph, features, settings), learned)
+
+
+def sources_of(asking: int, settings: Settings) -> int:
+    """Sources of a step, of so many that ask.
+
+    >>> [sources_of(asking, Settings(sources=512, steps=16)) for asking in (7_650, 8_192, 500_000)]
+    [512, 512, 31250]
+    """
+    return max(settings.sources, math.ceil(asking / settings.steps))
 
 
 def _descent(

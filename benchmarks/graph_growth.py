@@ -32,7 +32,7 @@ from torch.nn.functional import cosine_similarity, pad
 from learner.graph import dual, training
 from learner.graph.alignment import align
 from learner.graph.dual import Start, Tables
-from learner.graph.edges import Edges, edges, graph
+from learner.graph.edges import Edges, Graph, edges, graph
 from learner.graph.embeddings import Embeddings
 from learner.graph.evaluation import ranks, scores_of
 from learner.graph.index import related
@@ -90,7 +90,7 @@ def cut(data: Citations, month: int) -> Month:
 def forward(tables: Tables, told: Edges) -> Embeddings:
     """Places from edges that the tables were not learned from; new papers have rows of zeros."""
     rows = [pad(table, (0, 0, 0, told.nodes - len(table))) for table in tables[:4]]
-    return dual.embed(Tables(rows[0], rows[1], rows[2], rows[3], *tables[4:]), told, None, dual.Settings())
+    return dual.embed(Tables(rows[0], rows[1], rows[2], rows[3], *tables[4:]), Graph(told), None, dual.Settings())
 
 
 def judge(given: Month, versions: dict[str, Tables | None], sums: dict[str, Tensor]) -> str:

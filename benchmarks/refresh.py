@@ -5,10 +5,10 @@
 LOG is a log whose conversions name user and item, such as that of `belated convert online_retail`. It is sent to a broker
 of its own, and `belated run` reads it as fast as it can, anew in each run, until its n-th refresh has ended. Every second
 run the process of that refresh is halted as soon as it is seen (SIGSTOP), so that the same records pass, with the same
-version served, and nothing is learned beside them. Twice a second are read: records read so far (/status) and the CPU time
-of the daemon's own process, without its children. Printed for each pair of runs: the records of the refresh, from before
-it is seen until after its version is served, their CPU-seconds with the refresh and without, and the ratio; and the longest
-time without a record. Taking the snapshot is part of both; it is in the line of CPU-seconds around the begin.
+version served, and nothing is learned beside them. Twice a second are read: records that have passed (/status) and the
+CPU time of the daemon's own process, without its children. Printed for each pair of runs: the records of the refresh, from
+before it is seen until after its version is served, their CPU-seconds with the refresh and without, and the ratio; and the
+longest time in which none passed. Taking the snapshot is part of both; it is in the line of CPU-seconds around the begin.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from service import TOPICS, Daemon, belated, broker, configure
+from service import PARTS, TOPICS, Daemon, belated, broker, configure
 
 APART = 0.5  # seconds between two samples
 AFTER = 4  # samples after the refresh
@@ -31,19 +31,19 @@ HERTZ = os.sysconf("SC_CLK_TCK")
 
 
 class Sample(NamedTuple):
-    """At a moment: seconds, records read, CPU seconds of the daemon, and whether the n-th refresh runs."""
+    """At a moment: seconds, records that have passed, CPU seconds of the daemon, and whether the n-th refresh runs."""
 
     at: float
-    read: int
+    passed: int
     cpu: float
     busy: bool
 
 
 def watch(daemon: Daemon, nth: int, total: int, halt: int) -> list[Sample]:
-    """Samples until `AFTER` the n-th refresh or, if that is halted, until ``halt`` records are read."""
+    """Samples until `AFTER` the n-th refresh or, if that is halted, until ``halt`` records have passed."""
     found: list[Sample] = []
     seen: list[int] = []
-    while len(found) <= AFTER or not seen[nth - 1 :] or (found[-1].read < halt if halt else _busy(found)):
+    while len(found) <= AFTER or not seen[nth - 1 :] or (found[-1].passed < halt if halt else _busy(found)):
         status = daemon.status()
         if status is None or daemon.process.poll() is not None:
             raise SystemExit("the daemon ended by itself")
@@ -52,9 +52,9 @@ def watch(daemon: Daemon, nth: int, total: int, halt: int) -> list[Sample]:
             seen.append(worker)
             if halt and len(seen) == nth:
                 os.kill(worker, signal.SIGSTOP)
-        read = status["counts"].get("read", 0)
-        found.append(Sample(time.perf_counter(), read, cpu, len(seen) == nth and worker == seen[-1]))
-        if read >= total:
+        passed = sum(status["counts"].get(name, 0) for name in PARTS)
+        found.append(Sample(time.perf_counter(), passed, cpu, len(seen) == nth and worker == seen[-1]))
+        if passed >= total:
             raise SystemExit(f"the log ended before refresh {nth} did: ask for an earlier one, or give a longer log")
         time.sleep(APART)
     if halt:
@@ -85,9 +85,9 @@ def run(file: Path, folder: Path, nth: int, total: int, halt: int = 0) -> list[S
 
 
 def cost(samples: list[Sample], first: int, last: int) -> float:
-    """CPU seconds between two numbers of records, between samples in proportion."""
-    read, cpu = ([s[k] for s in samples] for k in (1, 2))
-    low, high = np.interp([first, last], read, cpu)
+    """CPU seconds between two numbers of records, where those lie between samples in proportion."""
+    passed, cpu = ([s[k] for s in samples] for k in (1, 2))
+    low, high = np.interp([first, last], passed, cpu)
     return float(high - low)
 
 
@@ -96,25 +96,25 @@ def pair(file: Path, folder: Path, nth: int, total: int) -> float:
     learned = run(file, folder / "learned", nth, total)
     busy = [n for n, s in enumerate(learned) if s.busy]
     begin, end = learned[busy[0] - 1], learned[min(busy[-1] + 2, len(learned) - 1)]
-    halted = run(file, folder / "halted", nth, total, halt=end.read)
+    halted = run(file, folder / "halted", nth, total, halt=end.passed)
     held = [n for n, s in enumerate(halted) if s.busy]
-    first = max(begin.read, halted[held[0] - 1].read)
-    with_it, without = cost(learned, first, end.read), cost(halted, first, end.read)
+    first = max(begin.passed, halted[held[0] - 1].passed)
+    with_it, without = cost(learned, first, end.passed), cost(halted, first, end.passed)
     wall = learned[busy[-1]].at - learned[busy[0]].at
     print(
-        f"{wall:.1f} s of wall time, {end.read - first:,} records: {with_it:.2f} CPU s "
+        f"{wall:.1f} s of wall time, {end.passed - first:,} records: {with_it:.2f} CPU s "
         f"with the refresh, {without:.2f} without, ratio {with_it / without:.3f}; at most {longest(learned):.1f} s without "
-        f"a record ({longest(halted):.1f} s); around the begin {learned[busy[0]].cpu - begin.cpu:.2f} CPU s",
+        f"a record passing ({longest(halted):.1f} s); around the begin {learned[busy[0]].cpu - begin.cpu:.2f} CPU s",
         flush=True,
     )
     return with_it / without
 
 
 def longest(samples: list[Sample]) -> float:
-    """The longest time in which nothing was read, from the n-th refresh on."""
+    """The longest time in which nothing passed, from the n-th refresh on."""
     most, begun = 0.0, samples[0]
     for a, b in pairwise(samples):
-        begun = begun if b.read == a.read and b.busy else b
+        begun = begun if b.passed == a.passed and b.busy else b
         most = max(most, b.at - begun.at)
     return most
 

@@ -1,6 +1,8 @@
 """The command line: which commands there are. Each is a function in `stream.commands`."""
 
 from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
@@ -42,6 +44,20 @@ for name, (about, verbs) in GROUPS.items():
     for verb, command in verbs.items():
         group.command(verb)(command)
     app.add_typer(group, name=name)
+
+
+def _tell(asked: bool) -> None:
+    if asked:
+        typer.echo(f"belated {version('belated')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    told: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell, help="Show the version and exit.")
+    ] = False,
+) -> None: ...
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,9 @@ def test_a_classifier_of_rivers_competes(log: Path) -> None:
         assert ours["rows"] == theirs["rows"] > 200
         assert ours["positives"] == theirs["positives"] > 40
         assert theirs["log_loss"] > 0
+
+
+def test_version() -> None:
+    """The version that is installed."""
+    done = belated("--version")
+    assert (done.returncode, done.stdout) == (0, f"belated {version('belated')}\n")

@@ -61,17 +61,8 @@ def main() -> None:
     )
     for method in asked.methods.split(","):
         for edges in asked.edges.split(","):
-            call = [
-                sys.executable,
-                __file__,
-                "--cell",
-                "--methods",
-                method,
-                "--edges",
-                edges,
-                "--steps",
-                str(asked.steps),
-            ]
+            told = ["--cell", "--methods", method, "--edges", edges, "--steps", str(asked.steps)]
+            call = [sys.executable, __file__, *told]
             done = subprocess.run(call, capture_output=True, text=True)
             if done.returncode:
                 print(f"{method:14}{edges} edges: {(done.stderr or 'no word').strip().splitlines()[-1]}", flush=True)

@@ -157,8 +157,8 @@ def states(tables: Tables, graph: Graph, mass: Tensor, x: Features | None, power
 
 
 def _mean(viewed: Edges, values: Tensor) -> Tensor:
-    """Of ``values`` [N, D] over what is viewed with each product: [N, D], 0 without co-views."""
-    return propagate(viewed, viewed.weight / degrees(viewed)[0][viewed.source], values)
+    """Of ``values`` [N, D] over what is viewed with each product, which all count alike: [N, D], 0 without."""
+    return propagate(viewed, viewed.ptr.diff().reciprocal()[viewed.source], values)
 
 
 def embed(tables: Tables, graph: Graph, x: Features | None, settings: Settings) -> Embeddings:

@@ -96,33 +96,33 @@ def test_log_sums_and_their_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gradcheck(lambda s, t, b: softmax.log_sums(s, t, b, row, item, share), inputs)
 
 
-def test_sampled_sums_are_right_on_average() -> None:
-    """exp of the estimate, averaged over draws, is the full sum, whatever the chance of each item is."""
+def test_log_sums_beside_what_is_known_and_their_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one more item a row, of its own; the last row has nothing else."""
     chance = torch.Generator().manual_seed(0)
-    source, target, bias = (torch.randn(*n, generator=chance) for n in ((2, 3), (30, 3), (30,)))
-    q = torch.rand(30, generator=chance).double() + 0.1
-    q /= q.sum()
-    hidden = torch.tensor([4, 9])
-    own = (source * target[hidden]).sum(1) + bias[hidden]
-    sums = []
-    for _ in range(3000):
-        drawn = torch.multinomial(q, 16, replacement=True, generator=chance)
-        sums.append(softmax.sampled_log_sums(source, target, bias, drawn, q[drawn], torch.arange(2), hidden).exp())
-    expected = (source @ target.T + bias).exp().sum(1) - own.exp()
-    assert torch.allclose(torch.stack(sums).mean(0), expected, rtol=0.03)
+    source, target, bias, beside = (torch.randn(*n, generator=chance).double() for n in ((7, 3), (11, 3), (11,), (7,)))
+    share, row, item = torch.rand(7).double(), torch.tensor([0, 0, 2, *[6] * 11]), torch.tensor([1, 4, 0, *range(11)])
+    scores = source @ target.T + bias
+    scores[row, item] = -torch.inf
+    expected = share @ torch.logaddexp(beside, scores.logsumexp(1))
+    inputs = [given.requires_grad_() for given in (source, target, bias, beside)]
+    for block in (2**20, 30):
+        monkeypatch.setattr(softmax, "BLOCK", block)
+        found = softmax.log_sums(source, target, bias, row, item, share, beside)
+        assert float(found.detach()) == pytest.approx(float(expected))
+        assert gradcheck(lambda s, t, b, o: softmax.log_sums(s, t, b, row, item, share, o), inputs)
 
 
-def test_sampled_sums_in_blocks_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    chance = torch.Generator().manual_seed(0)
-    drawn, q = torch.randint(0, 11, (6,), generator=chance), torch.full((6,), 1 / 11)
-    pairs = torch.tensor([0, 1, 4, 6, 3]), torch.tensor([1, 0, int(drawn[0]), int(drawn[2]), 7])
-    found = []
-    for block in (2**22, 13):
-        monkeypatch.setattr(softmax, "SAMPLED", block)
-        given = [torch.randn(*n, generator=chance.manual_seed(1)).requires_grad_() for n in ((7, 3), (11, 3), (11,))]
-        sums = softmax.sampled_log_sums(given[0], given[1], given[2], drawn, q, *pairs)
-        found.append([sums, *torch.autograd.grad(sums @ torch.arange(7.0), given)])
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found, strict=True))
+def test_a_sampled_softmax_is_the_full_one_on_average() -> None:
+    """exp of the normaliser of one source, averaged over draws, is what it is over all items."""
+    bought, chance = graphs.some(12, 50), torch.Generator().manual_seed(1)
+    now = dual.States(torch.randn(12, 4, generator=chance), torch.randn(12, 4, generator=chance))
+    step = training.draw(bought, torch.tensor([3]), torch.ones(len(bought.source)), 0.5, chance)
+    assert 1 < len(step.u) < int((bought.source == 3).sum())
+    own, q = now.target[step.v] @ torch.cat([now.source[3, :-1], torch.ones(1)]), training.chances(bought)
+    settings = dual.Settings(sampled=8)
+    sampled = [training._over_some(now, own, step, bought, q, settings, chance).exp() for _ in range(3000)]
+    full = training._over_all(now, step, bought, q > 0).exp()
+    assert float(torch.stack(sampled).mean()) == pytest.approx(float(full), rel=0.02)
 
 
 def test_a_step_supervises_what_it_does_not_see() -> None:

@@ -50,7 +50,7 @@ class Settings(NamedTuple):
     warm_up: int = 20
     spread: float = 0.1
     in_places: bool = False
-    exact: int = 100_000
+    exact: int = 20_000
     sampled: int = 8_192
     steps: int = 16
 

@@ -13,9 +13,10 @@ warm-up, cosine; the decay of the tables is decoupled (Loshchilov and Hutter, IC
 States of all products are made in every step, which costs N + E. With a fixed number of sources there would be N / sources
 of these in an epoch, which is quadratic; so an epoch has at most `Settings.steps` steps, and sources grow with the graph.
 
-Beyond `Settings.exact` items the softmax is over `Settings.sampled` of them, the same for the step, drawn with q half
-uniform over linked items and half by in-degree, and v itself; logits of what is drawn are less by log(S q), so that the sum
-of their exponentials is that over all items, on average (Bengio and Senecal, IEEE TNN 2008).
+Beyond `Settings.exact` items those that are not supervised are a sample of `Settings.sampled`, the same for the step, drawn
+with q half uniform over linked items and half by in-degree; logits of what is drawn are less by log(S q), so that the sum of
+their exponentials is that over all of them, on average (Bengio and Senecal, IEEE TNN 2008). The other supervised items of a
+source stay in its softmax as they are: without them it finds less (docs/graph.md).
 """
 
 import math
@@ -31,7 +32,7 @@ from learner.graph.dual import Settings, Start, States, Tables
 from learner.graph.edges import Edges, Graph, degrees, out_edges, reversed_edges
 from learner.graph.embeddings import Embeddings
 from learner.graph.features import Features, width
-from learner.graph.softmax import log_sums, sampled_log_sums
+from learner.graph.softmax import log_sums
 
 UNIFORM = 3  # items z of each edge
 
@@ -167,23 +168,37 @@ def _over_all(now: States, step: Step, edges: Edges, reached: Tensor) -> Tensor:
     """Mean log of the sum of exponentials of rel over all linked items but u and its kept out-neighbours: []."""
     row, place = out_edges(edges, step.sources)
     left = step.mass[place] > 0
-    row = torch.cat([torch.arange(len(step.sources)), row[left]])
-    item, order = torch.cat([step.sources, edges.target[place[left]]]), torch.argsort(row, stable=True)
+    row, item = _hidden(step, row[left], edges.target[place[left]])
     bias = torch.where(reached, now.target[:, -1], -torch.inf)
-    share = torch.zeros(len(step.sources)).index_add(0, step.row, step.weight / step.weight.sum())
-    source, target = now.source[step.sources, :-1], now.target[:, :-1]
-    return log_sums(source, target, bias, row[order], item[order], share)
+    return log_sums(now.source[step.sources, :-1], now.target[:, :-1], bias, row, item, _shares(step))
 
 
 def _over_some(
     now: States, own: Tensor, step: Step, edges: Edges, q: Tensor, settings: Settings, chance: torch.Generator
 ) -> Tensor:
-    """The same, estimated from sampled items and v itself: []."""
-    drawn = torch.multinomial(q, settings.sampled, replacement=True, generator=chance)
+    """The same, estimated: the supervised items as they are, all others from a sample: []."""
+    sample = torch.multinomial(q, settings.sampled, replacement=True, generator=chance)
+    drawn, times = torch.unique(sample, return_counts=True)
     row, place = out_edges(edges, step.sources)
-    row, item = torch.cat([row, torch.arange(len(step.sources))]), torch.cat([edges.target[place], step.sources])
-    source, target = now.source[step.sources, :-1], now.target[:, :-1]
-    others = sampled_log_sums(source, target, now.target[:, -1], drawn, q[drawn], row, item)
-    each = torch.logaddexp(others[step.row], own)
-    mean: Tensor = (step.weight / step.weight.sum()) @ each
-    return mean
+    row, item = _hidden(step, row, edges.target[place])
+    slot = torch.searchsorted(drawn, item).clamp(max=len(drawn) - 1)
+    there = drawn[slot] == item
+    target, correction = now.target.index_select(0, drawn), (times / (settings.sampled * q[drawn])).log()
+    top = torch.full((len(step.sources),), -torch.inf).scatter_reduce(0, step.row, own.detach(), "amax")
+    sums = torch.zeros(len(step.sources)).index_add(0, step.row, (own - top[step.row]).exp())
+    return log_sums(
+        now.source[step.sources, :-1], target[:, :-1], target[:, -1] + correction.to(own.dtype), row[there], slot[there],
+        _shares(step), sums.log() + top,
+    )  # fmt: skip
+
+
+def _shares(step: Step) -> Tensor:
+    """What each source counts for in the mean: [B], sum 1."""
+    return torch.zeros(len(step.sources)).index_add(0, step.row, step.weight / step.weight.sum())
+
+
+def _hidden(step: Step, row: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs that a softmax leaves out, and each source itself; in rising order of rows."""
+    row = torch.cat([torch.arange(len(step.sources)), row])
+    order = torch.argsort(row, stable=True)
+    return row[order], torch.cat([step.sources, item])[order]

@@ -6,8 +6,8 @@ Random directed graphs with a tenth as many products as edges, sources uniform, 
 in-degrees follow a power law of exponent 2.1; pairs drawn twice are one edge. Every product has ten words of a thousand.
 Each cell is a process of its own, which takes one step more than ``--steps`` and leaves the first out. An epoch, a pass over
 all sources (`dual`) or edges (`blade`), is by multiplication with its number of steps, and so is a whole training; memory is
-that of the steps. ``dual_exact`` has a softmax over all items whatever the size; ``dual_fixed`` and ``blade_fixed`` have as many
-sources and edges a step at every size, as if the number of steps of an epoch were not bounded.
+that of the steps. ``dual_exact`` has a softmax over all items whatever the size; ``dual_fixed`` and ``blade_fixed`` have
+as many sources and edges a step at every size, as if the number of steps of an epoch were not bounded.
 """
 
 import argparse

@@ -60,16 +60,16 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         log = part(asked.log, Path(folder), asked.users)
-        hours, settled, cpu = [], [], []
+        hours, settled = [], []
         for seed in range(asked.seeds):
             told = {"methods": (asked.method,), "window": asked.window, "wait": asked.wait, "seed": seed}
-            found = [run(log, told, every) for every in (None, asked.every)]
-            settled.append(
-                {name: of.summary["methods"][asked.method] for name, (of, _) in zip(NAMES, found, strict=True)}
-            )
-            hours.append({name: of.hours[asked.method] for name, (of, _) in zip(NAMES, found, strict=True)})
-            cpu.append([seconds for _, seconds in found])
-            say(seed, settled[-1], cpu[-1])
+            figures, sums = {}, {}
+            for name, every in zip(NAMES, (None, asked.every), strict=True):
+                found, cpu = run(log, told, every)
+                figures[name], sums[name] = found.summary["methods"][asked.method], found.hours[asked.method]
+                say(seed, name, figures[name], cpu)
+            settled.append(figures)
+            hours.append(sums)
         told = compare(settled[0], hours)
     for name in NAMES:
         if gap := settled[0][name]["interval"]["behind_best"]:
@@ -77,15 +77,14 @@ def main() -> None:
             print(f"{name:8} behind the better one: [{low:+.2f}, {high:+.2f}] 1e-4, {told['blocks']} blocks")
 
 
-def say(seed: int, settled: dict[str, Any], cpu: list[float]) -> None:
-    """Print a seed."""
-    for name, seconds in zip(NAMES, cpu, strict=True):
-        s = settled[name]["settled"]
-        print(
-            f"seed {seed} {name:8} {s['rows']:9,} rows  log loss {s['log_loss']:.5f}  AUC {s['auc']:.4f}  "
-            f"PCOC {s['pcoc']:.3f}  {seconds:7.1f} CPU s",
-            flush=True,
-        )
+def say(seed: int, name: str, figures: dict[str, Any], cpu: float) -> None:
+    """Print a run."""
+    s = figures["settled"]
+    print(
+        f"seed {seed} {name:8} {s['rows']:9,} rows  log loss {s['log_loss']:.5f}  AUC {s['auc']:.4f}  "
+        f"PCOC {s['pcoc']:.3f}  {cpu:7.1f} CPU s",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ SETTLED = 2.0**17  # settled rows after which one counts half
 START = 5.0  # conversions that the belief before any counts for
 ALIKE = 30.0  # conversions for which the belief counts that late ones have the signals of all late ones
 UNKNOWN = 3.0  # conversions for which the belief counts that a state of signals says nothing
-ENOUGH = 100.0  # settled rows with a state for which the belief counts that it is as common among them as elsewhere
+ENOUGH = (
+    100.0  # settled rows with a state for which the belief counts that it says nothing, and is as common among them
+)
 FITS = 64  # per attribution window
 
 
@@ -190,22 +192,27 @@ def _facts(state: RunOff, now: float) -> Facts:
     by_bucket = state.old[:, used] + counts.sum((0, 1))
     settled, late = state.never[:, used], by_bucket[first:].sum(0)
     recent = state.pending[..., used].sum((0, 1)) + 1  # whoever has the state
-    of_all = _believed(settled.sum(0), recent / recent.sum())
+    of_all = _believed(_shares(settled.sum(0)), recent / recent.sum(), settled.sum(0))
     pool = of_all * (late + UNKNOWN) / (late.sum() * of_all + UNKNOWN)
     pool = pool / pool.sum()
     of_bucket = (by_bucket + ALIKE * pool) / (by_bucket.sum(1, keepdim=True) + ALIKE)
+    of_bucket = _believed(of_bucket, of_all, settled.sum(0))  # unless known of those who do not, it says nothing
     of_bucket[:first] = 0
-    of_bin = _believed(settled, of_all)
+    of_bin = _believed(_shares(settled), of_all, settled)
     rows = state.pending[..., used].sum(2) + known[:, :, :first].sum((2, 3))
     kinds = (used >> torch.arange(KINDS)[:, None] & 1).double()
     return Facts(age, seen, known.sum(3), pending, rows, of_bucket, of_bin, kinds, used)
 
 
-def _believed(counts: Tensor, elsewhere: Tensor) -> Tensor:
-    """Shares of states [.., S] by ``counts`` [.., S], each as far as rows speak for it, else as ``elsewhere``."""
-    known = counts / (counts + ENOUGH)
-    shares = counts / counts.sum(-1, keepdim=True).clamp(min=1) * known + elsewhere * (1 - known)
-    return shares / shares.sum(-1, keepdim=True)
+def _shares(counts: Tensor) -> Tensor:
+    return counts / counts.sum(-1, keepdim=True).clamp(min=1)
+
+
+def _believed(shares: Tensor, elsewhere: Tensor, rows: Tensor) -> Tensor:
+    """Shares of states [.., S], each as far as settled ``rows`` [.., S] with it speak for it, else as ``elsewhere``."""
+    known = rows / (rows + ENOUGH)
+    found = shares * known + elsewhere * (1 - known)
+    return found / found.sum(-1, keepdim=True)
 
 
 def _belief(edges: Tensor) -> Tensor:

@@ -34,18 +34,21 @@ class Fit(NamedTuple):
 
 
 def fit(facts: Facts, start: Fit, belief: Tensor, old: Tensor, first: float, window: float) -> Fit:
-    """Some steps from where the last fit ended, for each memory.
+    """Some steps from where the last fit ended, for each memory; with q as the delays alone have it.
 
     Args:
         belief: [J] conversions counted before any. old: [J] of cohorts that are no longer told apart, for the longest.
         first: age of the first look, s. window: s.
     """
     there = (facts.age >= first) & (facts.rows.sum(1) > 0)
-    q = (facts.known.sum(2) + 0.1) / (facts.rows + 2)
+    begin = _believed(facts, start.shares[0], belief, old)
+    seen = (facts.seen * begin).sum(2)  # F at the age of a cohort
+    q = ((facts.known.sum(2) + 0.1) / (facts.rows * seen + 2)).clamp(max=0.999)
     prior, shares, rho = belief + old, [], start.rho
     for place, memory in enumerate(MEMORIES):
         weight = torch.where(there, torch.exp2(-facts.age.clamp(min=0) / (memory * window)), 0.0)
-        phi, live = start.shares[place], not math.isinf(memory)
+        live = not math.isinf(memory)
+        phi = start.shares[place] if live else begin
         for _ in range(STEPS):
             nothing = moved(facts, rho if live else torch.ones_like(rho))
             phi, q, fake = _step(facts, phi, q, nothing, weight, prior)
@@ -53,6 +56,21 @@ def fit(facts: Facts, start: Fit, belief: Tensor, old: Tensor, first: float, win
         shares.append(phi)
         prior = STRENGTH * phi
     return Fit(torch.stack(shares), rho)
+
+
+def _believed(facts: Facts, phi: Tensor, belief: Tensor, old: Tensor) -> Tensor:
+    """phi [J], each development factor as far as cohorts that have completed its bucket speak for it, else as believed.
+
+        r_b = phi_b / sum_(c <= b) phi_c   <-   (C_b r_b + B g_b) / (C_b + B)
+
+    C_b: conversions in buckets 0 .. b of these cohorts, B: what the belief counts for, g: its factors. A step of EM shares
+    out what is to come by phi as it is; where nothing has been completed, nothing else would hold phi to the belief.
+    """
+    complete = (facts.known.sum(1).cumsum(1) * facts.seen[:, 0]).sum(0) + old.cumsum(0)
+    factor, believed = (of / of.cumsum(0).clamp(min=1e-12) for of in (phi, belief))
+    factor = (complete * factor + belief.sum() * believed) / (complete + belief.sum())
+    below = (1 - factor).flip(0).cumprod(0).flip(0)  # F at the lower edge of each bucket
+    return factor * torch.cat([below[1:], below.new_ones(1)])
 
 
 def moved(facts: Facts, rho: Tensor) -> Tensor:

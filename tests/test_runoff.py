@@ -108,6 +108,23 @@ def test_a_calm_world_is_known() -> None:
         assert float(found) == pytest.approx(expected, rel=0.2)
 
 
+def test_what_no_cohort_has_lived_through_is_as_believed() -> None:
+    """Three days after the beginning nothing is known of buyers who take longer, whatever those who do not buy put into
+    their carts: the last two development factors are the belief's, and carts say next to nothing."""
+    log = simulate(World())
+    state = known(log, until=3 * 86_400.0)
+    curve, believed = runoff.curve(state), runoff.curve(runoff.init(ELAPSED, WINDOW))
+    for edge in (-2, -3):
+        assert float(curve[edge] / curve[edge + 1]) == pytest.approx(
+            float(believed[edge] / believed[edge + 1]), abs=0.04
+        )
+    assert 0.25 < within_the_hour(state) < 0.5
+    rows = torch.stack([(log.cart == cart).nonzero()[0, 0] for cart in (True, False)])
+    ages = torch.full((2,), ELAPSED).double()
+    found = runoff.log_ratio(state, batch(log, rows, Look.FIRST, log.shown[rows] + ELAPSED), log.f[rows], ages)
+    assert float(found[0] - found[1]) == pytest.approx(0, abs=0.15)
+
+
 def test_signals_that_begin_late_are_not_taken_for_buyers_alone() -> None:
     """Carts are sent from day 9 on, by buyers and others: two days later none of them has settled, and hundreds have bought.
     A cart then says little (its ratio is 7.2, once known), and not what buyers are against rows that could not have one."""

@@ -93,6 +93,11 @@ def curve(state: Delay, now: float) -> Tensor:
     seen = (state.counts.cumsum(1) * mature).sum(0) + state.old.cumsum(0)
     here = (state.counts * mature).sum(0) + state.old
     rho = (here + PRIOR * _prior(state.edges)) / (seen + PRIOR)
+    return of_hazards(rho)
+
+
+def of_hazards(rho: Tensor) -> Tensor:
+    """F at the edges, [J + 1], from the reverse hazards of the buckets [J]."""
     survive = (1 - rho).clamp(min=0).flip(0).cumprod(0).flip(0)  # F at the lower edge of each bucket
     return torch.cat([survive.new_zeros(1), survive[1:], survive.new_ones(1)])
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from learner import delay
+
 MEMORIES = (math.inf, 1.0, 1 / 7)  # windows after which a cohort counts half
 STRENGTH = 200.0  # conversions that a longer memory counts for in the next shorter one
 SAME = 100.0  # rows with a signal for which the belief counts that nothing about it has changed
@@ -45,10 +47,9 @@ def fit(facts: Facts, start: Fit, belief: Tensor, old: Tensor, first: float, win
     seen = (facts.seen * begin).sum(2)  # F at the age of a cohort
     q = ((facts.known.sum(2) + 0.1) / (facts.rows * seen + 2)).clamp(max=0.999)
     prior, shares, rho = belief + old, [], start.rho
-    for place, memory in enumerate(MEMORIES):
+    for memory, phi in zip(MEMORIES, (begin, *start.shares[1:]), strict=True):
         weight = torch.where(there, torch.exp2(-facts.age.clamp(min=0) / (memory * window)), 0.0)
         live = not math.isinf(memory)
-        phi = start.shares[place] if live else begin
         for _ in range(STEPS):
             nothing = moved(facts, rho if live else torch.ones_like(rho))
             phi, q, fake = _step(facts, phi, q, nothing, weight, prior)
@@ -59,18 +60,17 @@ def fit(facts: Facts, start: Fit, belief: Tensor, old: Tensor, first: float, win
 
 
 def _believed(facts: Facts, phi: Tensor, belief: Tensor, old: Tensor) -> Tensor:
-    """phi [J], each development factor as far as cohorts that have completed its bucket speak for it, else as believed.
+    """phi [J], each reverse hazard as far as cohorts that have completed its bucket speak for it, else as believed.
 
-        r_b = phi_b / sum_(c <= b) phi_c   <-   (C_b r_b + B g_b) / (C_b + B)
+        h_b = phi_b / sum_(c <= b) phi_c   <-   (C_b h_b + B g_b) / (C_b + B)
 
-    C_b: conversions in buckets 0 .. b of these cohorts, B: what the belief counts for, g: its factors. A step of EM shares
+    C_b: conversions in buckets 0 .. b of these cohorts, B: what the belief counts for, g: its hazards. A step of EM shares
     out what is to come by phi as it is; where nothing has been completed, nothing else would hold phi to the belief.
     """
     complete = (facts.known.sum(1).cumsum(1) * facts.seen[:, 0]).sum(0) + old.cumsum(0)
-    factor, believed = (of / of.cumsum(0).clamp(min=1e-12) for of in (phi, belief))
-    factor = (complete * factor + belief.sum() * believed) / (complete + belief.sum())
-    below = (1 - factor).flip(0).cumprod(0).flip(0)  # F at the lower edge of each bucket
-    return factor * torch.cat([below[1:], below.new_ones(1)])
+    hazard, believed = (of / of.cumsum(0).clamp(min=1e-12) for of in (phi, belief))
+    hazard = (complete * hazard + belief.sum() * believed) / (complete + belief.sum())
+    return hazard * delay.of_hazards(hazard)[1:]
 
 
 def moved(facts: Facts, rho: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ def test_a_calm_world_is_known() -> None:
 
 def test_what_no_cohort_has_lived_through_is_as_believed() -> None:
     """Three days after the beginning nothing is known of buyers who take longer, whatever those who do not buy put into
-    their carts: the last two development factors are the belief's, and carts say next to nothing."""
+    their carts: the last two reverse hazards are the belief's, and carts say next to nothing."""
     log = simulate(World())
     state = known(log, until=3 * 86_400.0)
     curve, believed = runoff.curve(state), runoff.curve(runoff.init(ELAPSED, WINDOW))

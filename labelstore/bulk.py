@@ -50,6 +50,10 @@ class _Within(FunctionElement[bool]):
     type = Boolean()
     inherit_cache = True
 
+    def self_group(self, against: Any = None) -> "_Within":
+        """As it is: SQLite has no booleans and would be asked for (.. IN ..) = 1, for which it uses no index."""
+        return self
+
 
 @compiles(_Within)
 def _within(element: _Within, compiler: Any, **how: Any) -> str:

@@ -3,14 +3,17 @@
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import func, select
+from pydantic_core import to_json
+from sqlalchemy import ColumnElement, func, select
 
+from labelstore.bulk import named, names, seqs, within
 from labelstore.events import Adjustment, Conversion, Event, Impression, Item, Signal
 from labelstore.observations import ALL, NEGATIVES, Look, Schedule
 from labelstore.store import LabelStore, StoreError, existing
@@ -306,3 +309,14 @@ def test_an_outcome_does_not_know_what_comes_after_it(open_store: Open) -> None:
     at_once, cut = (passed(open_store(), facts, cuts) for cuts in ([], [T0 + 2 * HOUR]))
     assert at_once == cut == Oracle(facts, SCHEDULES, WINDOW).looks
     assert (T0 + HOUR, 1, Look.CONVERSION, 0, 0, 1, 1, 0, 0, HOUR, 0, T0, 0) in cut
+
+
+@pytest.mark.parametrize(("of", "keys"), [(within(impressions.c.seq), seqs([1])), (named(items.c.id), names(["a"]))])
+def test_keys_are_looked_up_in_sqlite(of: ColumnElement[bool], keys: dict[str, Any]) -> None:
+    """A list of keys is searched for by the table's own key; as a truth value, (.. IN ..) = 1, it would scan the table."""
+    with closing(LabelStore("sqlite://", {"purchase": DAY}, FOREVER)) as store:
+        query = select(func.count()).where(of).compile(dialect=store.engine.dialect)
+        plan = store.connection.exec_driver_sql(
+            f"EXPLAIN QUERY PLAN {query}", (to_json(*keys.values()).decode(),)
+        ).all()
+    assert any(row.detail.startswith("SEARCH") for row in plan), plan

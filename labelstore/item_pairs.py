@@ -19,7 +19,6 @@ One query counts whole numbers by (pair, day, |S|); the rest is done here, so ev
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -36,7 +35,6 @@ TOGETHER = 1_800_000  # ms between clicks of one user without a session
 LEAST = 0.05  # weight below which a pair is dropped
 MOST, HEAVIEST = 400, 200  # a source that has more pairs than the one keeps the other
 IDS = 5000  # sources in one query
-Bounds = dict[tuple[str, str], int]  # (kind, source) -> at most so many pairs
 
 P = item_pairs.c
 COLUMNS = ("kind", "source", "target", "weight", "at", "since", "until")
@@ -71,14 +69,11 @@ def decay(weight: float, age: int, half_life: int) -> float:
     return weight * math.pow(2.0, -age / half_life)
 
 
-def close_day(
-    connection: Connection, midnight: int, first: int, keep: int, rules: Rules, bounds: Bounds | None = None
-) -> int:
+def close_day(connection: Connection, midnight: int, first: int, keep: int, rules: Rules) -> int:
     """Count the day that ends at this midnight.
 
     Args:
         first: ``seq`` of the last record that had passed a day before. keep: retention, ms; see `labelstore.retention`.
-        bounds: what the days before left there, and nothing else changed; it saves counting. The result is the same.
 
     Returns: how many pairs were counted.
     """
@@ -90,9 +85,9 @@ def close_day(
         found[kind] += connection.execute(way, given | {"span": span, "kind": kind}).all()
     expire(connection, before)
     for kind, rows in found.items():
-        added = _add(connection, kind, sorted(rows, key=lambda row: row[:4]), midnight, rules.half_life)
+        sources = _add(connection, kind, sorted(rows, key=lambda row: row[:4]), midnight, rules.half_life)
         expire(connection, midnight)
-        _cap(connection, kind, added, rules.half_life, {} if bounds is None else bounds)
+        _cap(connection, kind, sources, rules.half_life)
     return sum(map(len, found.values()))
 
 
@@ -120,10 +115,11 @@ def described(connection: Connection) -> list[tuple[str, str]]:
     return [tuple(row) for row in connection.execute(query)]
 
 
-def _add(connection: Connection, kind: str, rows: Iterable[Any], now: int, half_life: int) -> Counter[str]:
-    """Add what was counted, given in order; how many pairs are new of each source."""
+def _add(connection: Connection, kind: str, rows: Iterable[Any], now: int, half_life: int) -> set[str]:
+    """Add what was counted, given in order; the sources that were touched."""
     new: list[tuple[Any, ...]] = []
     moved: list[dict[str, Any]] = []
+    sources: set[str] = set()
     for (source, target), counted in groupby(rows, key=lambda row: (row[0], row[1])):
         told = list(counted)
         weight, at = told[0][5:]
@@ -131,6 +127,7 @@ def _add(connection: Connection, kind: str, rows: Iterable[Any], now: int, half_
         for _, _, day, size, times, *_ in told:
             total += decay(times / math.sqrt(size), now - day, half_life)
         until = now + int(half_life * math.log2(total / LEAST)) if total > LEAST else now
+        sources.add(source)
         if at is not None:
             moved.append({"s": source, "t": target, "w": max(total, 0.0), "u": until})
         elif until > now:
@@ -140,28 +137,17 @@ def _add(connection: Connection, kind: str, rows: Iterable[Any], now: int, half_
         change = update(item_pairs).where(pair).values(weight=bindparam("w"), at=now, until=bindparam("u"))
         connection.execute(change, moved)
     insert_rows(connection, item_pairs, COLUMNS, new)
-    return Counter(row[1] for row in new)
+    return sources
 
 
-def _cap(connection: Connection, kind: str, added: Counter[str], half_life: int, bounds: Bounds) -> None:
-    """Each source that has more than `MOST` pairs keeps the `HEAVIEST`; of equal ones the smaller target.
-
-    Sources that nothing was added to were looked at when something was; those within their bound need no count.
-    """
-    for source, new in added.items():
-        bounds[kind, source] = bounds.get((kind, source), MOST) + new
-    every = sorted(source for source in added if bounds[kind, source] > MOST)
-    of_each = select(P.source, func.count()).where(P.kind == kind, named(P.source)).group_by(P.source)
+def _cap(connection: Connection, kind: str, sources: set[str], half_life: int) -> None:
+    """Each of these sources that has more than `MOST` pairs keeps the `HEAVIEST`; of equal ones the smaller target."""
+    many = select(P.source).where(P.kind == kind, named(P.source)).group_by(P.source).having(func.count() > MOST)
+    every = sorted(sources)
     for start in range(0, len(every), IDS):
-        for source, count in connection.execute(of_each, names(every[start : start + IDS])).all():
-            bounds[kind, source] = HEAVIEST if count > MOST else count
-            if count > MOST:
-                _keep_heaviest(connection, kind, source, half_life)
-
-
-def _keep_heaviest(connection: Connection, kind: str, source: str, half_life: int) -> None:
-    here = and_(P.kind == kind, P.source == source)
-    rows = connection.execute(select(P.weight, P.at, P.target).where(here))
-    ranked = sorted((-math.log2(weight) - at / half_life, target) for weight, at, target in rows)
-    gone = [target for _, target in ranked[HEAVIEST:]]
-    connection.execute(delete(item_pairs).where(here, named(P.target)), names(gone))
+        for source in connection.execute(many, names(every[start : start + IDS])).scalars().all():
+            here = and_(P.kind == kind, P.source == source)
+            rows = connection.execute(select(P.weight, P.at, P.target).where(here))
+            ranked = sorted((-math.log2(weight) - at / half_life, target) for weight, at, target in rows)
+            gone = [target for _, target in ranked[HEAVIEST:]]
+            connection.execute(delete(item_pairs).where(here, named(P.target)), names(gone))

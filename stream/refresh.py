@@ -17,7 +17,7 @@ from pydantic_core import to_json
 
 from labelstore import item_pairs, ledger
 from labelstore.events import Event, Impression
-from labelstore.item_pairs import Bounds, Rules
+from labelstore.item_pairs import Rules
 from labelstore.ledger import Swap
 from labelstore.retention import DAY
 from labelstore.store import LabelStore
@@ -58,7 +58,6 @@ class Refresh:
         self.number = 0  # of the last refresh that was begun
         self.refused: list[list[Any]] = []  # number, midnight, why; the last few
         self.refusals = 0  # that there were
-        self._bounds: Bounds = {}
         self._seq = 0  # of the last record that had passed at the last midnight
         self._last: int | None = None  # midnight of the last refresh, or where the first day begins
         self._files: list[dict[str, Any]] = []  # the bundles that are kept, the newest first
@@ -85,9 +84,7 @@ class Refresh:
             self._last = midnight - DAY
         counted = 0
         if self._seq > first:
-            counted = item_pairs.close_day(
-                self._store.connection, midnight, first, self._store.keep, self._rules, self._bounds
-            )
+            counted = item_pairs.close_day(self._store.connection, midnight, first, self._store.keep, self._rules)
         else:
             item_pairs.expire(self._store.connection, midnight)
         if counted and midnight - self._last >= self.every:

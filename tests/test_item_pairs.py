@@ -56,18 +56,12 @@ def known(log: Sequence[dict[str, Any]]) -> list[Known]:
     return in_order(read([Record("events", 0, n, None, None, line) for n, line in enumerate(lines(list(log)))]))
 
 
-def count(
-    store: LabelStore,
-    facts: Sequence[tuple[int, Event]],
-    days: int = DAYS,
-    rules: Rules = RULES,
-    bounds: item_pairs.Bounds | None = None,
-) -> Weights:
+def count(store: LabelStore, facts: Sequence[tuple[int, Event]], days: int = DAYS, rules: Rules = RULES) -> Weights:
     """Records pass day by day; the table at the last midnight."""
     for day in range(days):
         start, stop, first = T0 + day * DAY, T0 + (day + 1) * DAY, store.seq
         store.pass_on([(k, e) for k, e in facts if start <= k < stop])
-        close_day(store.connection, stop, first, store.keep, rules, bounds)
+        close_day(store.connection, stop, first, store.keep, rules)
     return {(p.kind, p.source, p.target): p.weight for p in load(store.connection, T0 + days * DAY, rules.half_life)}
 
 
@@ -145,16 +139,3 @@ def test_what_is_light_goes(open_store: Open, monkeypatch: pytest.MonkeyPatch) -
     lasts = int(RULES.half_life / DAY * math.log2(1 / LEAST))
     assert len(count(open_store(), facts, 1 + lasts)) == 2
     assert len(count(open_store(), facts, 2 + lasts)) == 1
-
-
-@given(log=events)
-@settings(max_examples=40)
-def test_bounds_save_counting_and_nothing_else(open_store: Open, log: list[dict[str, Any]]) -> None:
-    """What a run remembers of how many pairs a source may have does not change which are kept."""
-    facts = [(k.known_at, k.event) for k in known(log)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(item_pairs, "MOST", 2)
-        patch.setattr(item_pairs, "HEAVIEST", 1)
-        bounds: item_pairs.Bounds = {}
-        assert count(open_store(), facts, bounds=bounds) == count(open_store(), facts)
-        assert all(bound <= 2 for bound in bounds.values())

@@ -1,6 +1,6 @@
 """Events per CPU-second and per second through `belated replay`, and its memory, at several lengths of the log.
 
-    python benchmarks/replay.py [--rows 100000,1000000] [--runs 3] [--store sqlite,postgres]
+    python benchmarks/replay.py [--rows 100000,1000000] [--runs 3] [--store sqlite,postgres] [--method pq_signals]
 
 Writes logs of its own (impressions with six features, carts, purchases; one day of events per 100,000), runs the
 command line in a process of its own, and prints the medians: records / (user + system time of the whole process, imports
@@ -28,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from labelstore.address import shown
+from learner.methods import DEFAULT, LIVE
 from stream.upkeep import sizes
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -85,9 +86,10 @@ class Figures(NamedTuple):
     store: float
 
 
-def replay(log: Path, folder: Path, url: str) -> Figures:
+def replay(log: Path, folder: Path, url: str, method: str) -> Figures:
     """One run into a new store."""
     command = [sys.executable, "-m", "stream.cli", "replay", str(log), "--window", "1d", "--wait", "1h"]
+    command += ["--method", method]
     command += ["--store", url, "--checkpoints", str(folder / "checkpoints"), "--json", str(folder / "out.json")]
     begun = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -109,7 +111,9 @@ def new_store(kind: str, server: str | None, folder: Path) -> Iterator[str]:
             yield url
 
 
-def measure(log: Path, place: Path, kinds: list[str], runs: int, server: str | None) -> dict[str, list[Figures]]:
+def measure(
+    log: Path, place: Path, kinds: list[str], runs: int, server: str | None, method: str
+) -> dict[str, list[Figures]]:
     """Runs of each kind of store, in turn."""
     found: dict[str, list[Figures]] = {kind: [] for kind in kinds}
     for run in range(runs):
@@ -117,7 +121,7 @@ def measure(log: Path, place: Path, kinds: list[str], runs: int, server: str | N
             folder = place / f"{kind}{run}"
             folder.mkdir()
             with new_store(kind, server, folder) as url:
-                found[kind].append(replay(log, folder, url))
+                found[kind].append(replay(log, folder, url, method))
     return found
 
 
@@ -126,11 +130,12 @@ def main() -> None:
     arguments.add_argument("--rows", default="100000,1000000", help="records of each log")
     arguments.add_argument("--runs", type=int, default=3, help="runs of each; the median counts")
     arguments.add_argument("--store", default="sqlite", help="sqlite, postgres, or both: sqlite,postgres")
+    arguments.add_argument("--method", default=DEFAULT, choices=LIVE)
     given = arguments.parse_args()
     kinds = given.store.split(",")
     if unknown := set(kinds) - {"sqlite", "postgres"}:
         arguments.error(f"--store {', '.join(unknown)}: expected sqlite, postgres, or sqlite,postgres")
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print(f"{given.method}; {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(
         f"{'records':>10} {'store':>9} {'events/CPU-s':>13} {'events/s':>9} {'CPU s':>8} {'peak MB':>8} {'store MB':>9}"
     )
@@ -141,7 +146,7 @@ def main() -> None:
                 writer = Process(target=write, args=(log, records))  # its memory would be counted as the child's
                 writer.start()
                 writer.join()
-                for kind, figures in measure(log, Path(place), kinds, given.runs, server).items():
+                for kind, figures in measure(log, Path(place), kinds, given.runs, server, given.method).items():
                     cpu, wall, peak, size = (statistics.median(column) for column in zip(*figures, strict=True))
                     rates = f"{records / cpu:>13,.0f} {records / wall:>9,.0f} {cpu:>8.1f} {peak:>8,.0f} {size:>9,.0f}"
                     print(f"{records:>10,} {kind:>9} {rates}", flush=True)

@@ -38,7 +38,7 @@ SETTLED = 2.0**17  # settled rows after which one counts half
 START = 5.0  # conversions that the belief before any counts for
 ALIKE = 30.0  # conversions for which the belief counts that late ones have the signals of all late ones
 UNKNOWN = 3.0  # conversions for which the belief counts that a state of signals says nothing
-ENOUGH = 100.0  # settled rows with a state for which the belief counts that buyers and others have it alike
+ENOUGH = 10.0  # settled rows with a state for which the belief counts that buyers and others have it alike
 FITS = 64  # per attribution window
 
 

@@ -10,7 +10,7 @@ from learner import delay
 
 MEMORIES = (math.inf, 1.0, 1 / 7)  # windows after which a cohort counts half
 STRENGTH = 200.0  # conversions that a longer memory counts for in the next shorter one
-SAME = 100.0  # rows with a signal for which the belief counts that nothing about it has changed
+SAME = 10.0  # rows with a signal for which the belief counts that nothing about it has changed
 STEPS = 10  # in a fit
 
 

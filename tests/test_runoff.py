@@ -22,6 +22,7 @@ class World(NamedTuple):
     more: float = 1.0
     fast: float = 0.4
     carts: float = 1.0
+    a_day: int = PER_DAY
 
 
 class Log(NamedTuple):
@@ -35,7 +36,7 @@ class Log(NamedTuple):
 
 def simulate(world: World, seed: int = 0) -> Log:
     chance = torch.Generator().manual_seed(seed)
-    n = DAYS * PER_DAY
+    n = DAYS * world.a_day
 
     def uniform() -> torch.Tensor:
         return torch.rand(n, generator=chance, dtype=torch.float64)
@@ -137,6 +138,18 @@ def test_signals_that_begin_late_are_not_taken_for_buyers_alone() -> None:
     assert 0.2 < float(found) < 10
 
 
+def test_a_dozen_rows_say_what_a_state_is_worth() -> None:
+    """Two days after the first windows have closed 150 rows with a cart have settled without a conversion, in four bins of
+    f: the ratio of a cart is known to 35 % in each, and to 20 % in the mean."""
+    log = simulate(World(a_day=1_500))
+    state = known(log, until=9 * 86_400.0)
+    rows = torch.stack([((log.f == f) & log.cart).nonzero()[0, 0] for f in F.double()])
+    ages = torch.full((len(rows),), ELAPSED).double()
+    found = runoff.log_ratio(state, batch(log, rows, Look.FIRST, log.shown[rows] + ELAPSED), log.f[rows], ages).exp()
+    assert found.tolist() == pytest.approx([0.6 * 0.6 / 0.05] * 4, rel=0.35)
+    assert float(found.log().mean().exp()) == pytest.approx(0.6 * 0.6 / 0.05, rel=0.2)
+
+
 def test_slower_buyers_are_known_before_they_have_bought() -> None:
     """Two days after half of the fast buyers have become slow, the curve has gone most of the way; the ladder has not."""
     log = simulate(World(fast=0.2))
@@ -163,6 +176,12 @@ def test_carts_of_those_who_do_not_buy_are_no_buyers() -> None:
     state = known(simulate(World(carts=2.0)), until=20 * 86_400.0)
     assert 1.4 < float(state.rho[1]) < 2.2
     assert within_the_hour(state) > 0.8 * 0.4
+
+
+def test_carts_of_the_others_in_a_small_market() -> None:
+    """Twice the carts of the others where there are sixty of them a day: rho goes most of the way within four days."""
+    state = known(simulate(World(carts=2.0, a_day=1_500)), until=20 * 86_400.0)
+    assert 1.6 < float(state.rho[1]) < 2.5
 
 
 def test_before_anything_is_known() -> None:

@@ -1,9 +1,10 @@
 """Nothing drifts and the truth is known: how near each method comes to it, over several seeds, with intervals.
 
-    python benchmarks/calm.py [--seeds 5] [--impressions 250000] [--methods settled,vanilla,fnw,esdfm,pq,pq_signals]
+    python benchmarks/calm.py [--seeds 5] [--impressions 250000] [--methods settled,fnw,pq_signals]
 
 Each seed is a log of its own (`belated simulate --scenario calm`), read twice by `belated backtest`: from nothing, judged
 in the first two attribution windows, and after a pre-training of 7 days (see `stream.pretraining`), on all that follows.
+The default method is always among them, and the others are held against it.
 Prints means over the seeds and 95 % intervals of the paired block bootstrap, blocks and seeds drawn together.
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 from rich.progress import track
 
 from labelstore.ledger import Hour
-from learner.methods import DEFAULT
+from learner.methods import DEFAULT, USUAL
 from stream.backtest import Result, backtest
 from stream.comparison import compare
 from stream.files import FileSource
@@ -78,9 +79,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--impressions", type=int, default=250_000)
-    parser.add_argument("--methods", default="settled,vanilla,fnw,esdfm,pq,pq_signals")
+    parser.add_argument("--methods", default=",".join(USUAL))
     asked = parser.parse_args()
-    methods = tuple(asked.methods.split(","))
+    methods = tuple(dict.fromkeys([*asked.methods.split(","), DEFAULT]))
     cold: list[Hours] = []
     warm: list[Hours] = []
     for seed in track(range(asked.seeds), description="seeds", disable=not sys.stderr.isatty()):

@@ -24,6 +24,7 @@ TABLES: dict[type[Event], Table] = {
 }
 
 Rows = dict[type[Event], list[tuple[Any, ...]]]
+Names = dict[str, tuple[str | None, str | None]]  # id of an impression -> user, product
 
 REFERRING = ("seq", "id", "kind", "at", "known_at", "impression_id", "user_id", "item_id", "session_id")
 COLUMNS: dict[type[Event], tuple[str, ...]] = {
@@ -56,6 +57,9 @@ def pass_on(
 ) -> tuple[list[Shown], Counter[str], int]:
     """Take the records that pass now.
 
+    A signal or conversion that names an impression, and no user or product, gets those of the impression if that has passed
+    before it: they count for the product graph.
+
     Args:
         facts: (known_at, event), in the one order in which records pass.
         last: the highest ``seq`` given so far.
@@ -67,7 +71,7 @@ def pass_on(
     counts: Counter[str] = Counter()
     rows: Rows = {kind: [] for kind in TABLES}
     shown: list[Shown] = []
-    known = _known(connection, facts)
+    known, names_of = _known(connection, facts), _names_of(connection, facts)
     seq = last
     for (known_at, fact), told in zip(facts, graph or repeat(None), strict=False):
         kind = type(fact)
@@ -76,8 +80,9 @@ def pass_on(
             continue
         seq += 1
         counts[TABLES[kind].name] += 1
-        rows[kind].append(_row(seq, known_at, fact, told))
+        rows[kind].append(_row(seq, known_at, fact, told, names_of))
         if isinstance(fact, Impression):
+            names_of[fact.impression_id] = fact.user_id, fact.item_id
             shown.append(Shown(seq, known_at, fact, told))
     _insert(connection, rows, known[Item])
     counts["past_window"] = _attribute(connection, rows, last + 1, windows)
@@ -97,6 +102,21 @@ def _known(connection: Connection, facts: Sequence[tuple[int, Event]]) -> dict[t
             rows = connection.execute(query, names(ids[chunk : chunk + IDS]))
             known[kind].update((name, at) for name, at in rows)
     return known
+
+
+def _names_of(connection: Connection, facts: Sequence[tuple[int, Event]]) -> Names:
+    """User and product of the impressions that the store has and signals and conversions name in place of their own."""
+    asked = {fact.impression_id for _, fact in facts if isinstance(fact, Signal | Conversion) and _nameless(fact)}
+    ids, found = sorted(filter(None, asked)), Names()
+    query = select(impressions.c.id, impressions.c.user_id, impressions.c.item_id).where(named(impressions.c.id))
+    for chunk in range(0, len(ids), IDS):
+        rows = connection.execute(query, names(ids[chunk : chunk + IDS]))
+        found.update((name, (user, item)) for name, user, item in rows)
+    return found
+
+
+def _nameless(fact: Signal | Conversion) -> bool:
+    return fact.user_id is None or fact.item_id is None
 
 
 def _id(fact: Event) -> str:
@@ -135,8 +155,8 @@ def _attribute(connection: Connection, rows: Rows, first: int, windows: Mapping[
     return past
 
 
-def _row(seq: int, known_at: int, fact: Event, graph: str | None) -> tuple[Any, ...]:
-    """An event as a row of its table, in the order of `COLUMNS`."""
+def _row(seq: int, known_at: int, fact: Event, graph: str | None, names_of: Names) -> tuple[Any, ...]:
+    """An event as a row of its table, in the order of `COLUMNS`. User and product it does not name are its impression's."""
     if isinstance(fact, Item):
         return fact.item_id, fact.at, known_at, to_json(fact.features).decode()
     if isinstance(fact, Adjustment):
@@ -144,8 +164,9 @@ def _row(seq: int, known_at: int, fact: Event, graph: str | None) -> tuple[Any, 
     if isinstance(fact, Impression):
         shown = seq, fact.impression_id, fact.at, known_at, fact.user_id, fact.item_id, fact.context_item_id
         return *shown, to_json(fact.features).decode(), fact.served and fact.served.model_dump_json(), graph
-    names = fact.impression_id, fact.user_id, fact.item_id, fact.session_id
-    row = (seq, fact.event_id, fact.kind, fact.at, known_at, *names)
+    user, item = names_of.get(fact.impression_id or "", (None, None))
+    told = fact.impression_id, fact.user_id or user, fact.item_id or item, fact.session_id
+    row = (seq, fact.event_id, fact.kind, fact.at, known_at, *told)
     return (*row, _plus(fact.value), fact.basket_id) if isinstance(fact, Conversion) else row
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelstore import item_pairs
-from labelstore.events import Adjustment, Conversion, Event, Signal
+from labelstore.events import Adjustment, Conversion, Event, Impression, Signal
 from labelstore.item_pairs import CO_PURCHASE, CO_VIEW, LEAST, Rules, close_day, load
 from labelstore.retention import DAY
 from labelstore.store import LabelStore
@@ -27,11 +27,29 @@ hours = st.integers(0, 7 * 24)
 
 
 @st.composite
+def shown(draw: st.DrawFn) -> dict[str, Any]:
+    event = {"type": "impression", "impression_id": f"i{draw(st.integers(0, 3))}", "features": {}}
+    return event | {
+        "at": T0 + draw(hours) * HOUR // 4,
+        "user_id": draw(st.sampled_from(["u", "v"])),
+        "item_id": draw(products),
+    }
+
+
+def or_named(draw: st.DrawFn, event: dict[str, Any]) -> dict[str, Any]:
+    """Now and then an impression in place of user and product."""
+    if draw(st.integers(0, 3)):
+        return event
+    rest = {name: value for name, value in event.items() if name not in ("user_id", "item_id")}
+    return rest | {"impression_id": f"i{draw(st.integers(0, 3))}"}
+
+
+@st.composite
 def bought(draw: st.DrawFn) -> dict[str, Any]:
     event: dict[str, Any] = {"type": "conversion", "kind": "purchase", "event_id": f"c{draw(st.integers(0, 30))}"}
     basket = draw(st.sampled_from([None, None, "k1", "k2"]))
     event |= {"at": T0 + draw(hours) * HOUR, "user_id": draw(st.sampled_from(["u", "v"])), "item_id": draw(products)}
-    return event | ({"basket_id": basket} if basket else {})
+    return or_named(draw, event | ({"basket_id": basket} if basket else {}))
 
 
 @st.composite
@@ -39,7 +57,8 @@ def clicked(draw: st.DrawFn) -> dict[str, Any]:
     event = {"type": "signal", "kind": draw(st.sampled_from(["click", "click", "cart"]))}
     event |= {"event_id": f"s{draw(st.integers(0, 30))}", "item_id": draw(products), "user_id": "u"}
     session = draw(st.sampled_from([None, "x", "y"]))
-    return event | {"at": T0 + draw(hours) * HOUR // 4} | ({"session_id": session} if session else {})
+    at = {"at": T0 + draw(hours) * HOUR // 4}
+    return or_named(draw, event | at | ({"session_id": session} if session else {}))
 
 
 @st.composite
@@ -48,7 +67,7 @@ def taken_back(draw: st.DrawFn) -> dict[str, Any]:
     return event | {"conversion_id": f"c{draw(st.integers(0, 30))}", "at": T0 + draw(hours) * HOUR}
 
 
-events = st.lists(st.one_of(bought(), bought(), clicked(), taken_back()), min_size=2, max_size=40)
+events = st.lists(st.one_of(bought(), bought(), clicked(), taken_back(), shown()), min_size=2, max_size=40)
 """A partition in any order: much of it comes late."""
 
 
@@ -66,13 +85,19 @@ def count(store: LabelStore, facts: Sequence[tuple[int, Event]], days: int = DAY
 
 
 def live(facts: Sequence[Known]) -> list[Event]:
-    """Conversions that stand and clicks, each id once, in the order in which they passed."""
+    """Conversions that stand and clicks, each id once, in the order in which they passed; those that name an impression
+    with its user and product, if it passed before."""
     back = {e.conversion_id for _, e, *_ in facts if isinstance(e, Adjustment)}
-    found: dict[tuple[type, str], Event] = {}
+    found: dict[tuple[type, str], Signal | Conversion] = {}
+    places: dict[str | None, Impression] = {}
     for _, event, *_ in facts:
+        if isinstance(event, Impression):
+            places.setdefault(event.impression_id, event)
         if isinstance(event, (Conversion, Signal)):
-            found.setdefault((type(event), event.event_id), event)
-    return [e for e in found.values() if not isinstance(e, Conversion) or e.event_id not in back]
+            of = None if event.item_id else places.get(event.impression_id)
+            names = {"user_id": of.user_id, "item_id": of.item_id} if of else {}
+            found.setdefault((type(event), event.event_id), event.model_copy(update=names))
+    return [e for e in found.values() if e.item_id and (not isinstance(e, Conversion) or e.event_id not in back)]
 
 
 def looks_back(v: Any, u: Any) -> bool:

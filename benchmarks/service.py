@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.admin import KafkaAdminClient
 from servers import Broker, free_port
 
 TOPICS = ("impressions", "signals", "conversions", "items")
@@ -50,9 +50,9 @@ def broker(folder: Path, *settings: str) -> Iterator[str]:
 
 
 def create(server: str, topics: Iterable[str], partitions: int) -> None:
-    """Make topics."""
+    """Make topics, and wait until the broker knows them."""
     admin = KafkaAdminClient(bootstrap_servers=server)
-    admin.create_topics([NewTopic(name, partitions, 1) for name in topics])
+    admin.create_topics({name: {"num_partitions": partitions} for name in topics}, wait_for_metadata=True)
     admin.close()
 
 

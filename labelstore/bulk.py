@@ -1,6 +1,6 @@
 """Many rows in one statement: inserts as tuples, lists of keys as one parameter."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +27,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from labelstore import postgres
 
 SEQS, NAMES = "seqs", "names"
+IDS = 5000  # keys in one query
 
 
 class _Keys(TypeDecorator[Any]):
@@ -86,6 +87,17 @@ def named(column: ColumnElement[str]) -> ColumnElement[bool]:
 def names(ids: Iterable[str]) -> dict[str, list[str]]:
     """The parameter of `named`."""
     return {NAMES: list(ids)}
+
+
+def chunks(keys: Iterable[Any]) -> Iterator[list[Any]]:
+    """The keys in their order, as many at a time as one query is asked for.
+
+    >>> [len(some) for some in chunks(range(12_000))]
+    [5000, 5000, 2000]
+    """
+    found = sorted(keys)
+    for start in range(0, len(found), IDS):
+        yield found[start : start + IDS]
 
 
 def insert_rows(

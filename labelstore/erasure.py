@@ -4,12 +4,12 @@ Everything here is part of the caller's transaction. ``seq`` of what stays is no
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, select
 
-from labelstore.bulk import seqs, within
+from labelstore.bulk import chunks, seqs, within
 from labelstore.letters import Place
 from labelstore.tables import (
     adjustments,
@@ -24,8 +24,6 @@ from labelstore.tables import (
 )
 from labelstore.traces import Traces
 
-IDS = 5000  # ids in one query
-
 
 class Erased(NamedTuple):
     """``counts``: rows by table, only where there were any. ``impressions``: seqs of the impressions that are gone."""
@@ -37,7 +35,7 @@ class Erased(NamedTuple):
 def trace(connection: Connection, traces: Traces) -> None:
     """Learn the ids of the user's impressions and conversions, those among the waiting records too."""
     shown = _seqs(connection, impressions, impressions.c.user_id == traces.user)
-    for keys in _chunks(shown):
+    for keys in chunks(shown):
         traces.impressions.update(
             connection.execute(select(impressions.c.id).where(impressions.c.seq.in_(keys))).scalars()
         )
@@ -47,7 +45,7 @@ def trace(connection: Connection, traces: Traces) -> None:
         for value in connection.execute(select(waiting.c.value)).scalars():
             traces.owns(value)
     mine = _referring(connection, conversions, traces, shown)
-    for keys in _chunks(mine):
+    for keys in chunks(mine):
         traces.conversions.update(
             connection.execute(select(conversions.c.id).where(conversions.c.seq.in_(keys))).scalars()
         )
@@ -96,7 +94,7 @@ def _referring(connection: Connection, table: Table, traces: Traces, shown: Set[
     """The signals or conversions of the user, of these impressions (by seq), and of those known by id."""
     C = table.c
     found = _seqs(connection, table, C.user_id == traces.user)
-    for keys in _chunks(shown):
+    for keys in chunks(shown):
         found |= _seqs(connection, table, C.impression.in_(keys))
     found |= _by_id(connection, table, C.impression_id, traces.impressions)
     return found | (_by_id(connection, table, C.id, traces.conversions) if table is conversions else set())
@@ -104,19 +102,13 @@ def _referring(connection: Connection, table: Table, traces: Traces, shown: Set[
 
 def _by_id(connection: Connection, table: Table, column: ColumnElement[Any], ids: Iterable[str]) -> set[int]:
     found: set[int] = set()
-    for keys in _chunks(ids):
+    for keys in chunks(ids):
         found |= _seqs(connection, table, column.in_(keys))
     return found
 
 
 def _seqs(connection: Connection, table: Table, where: ColumnElement[bool]) -> set[int]:
     return set(connection.execute(select(table.c.seq).where(where)).scalars())
-
-
-def _chunks(keys: Iterable[Any]) -> Iterator[list[Any]]:
-    found = sorted(keys)
-    for start in range(0, len(found), IDS):
-        yield found[start : start + IDS]
 
 
 def _delete(connection: Connection, table: Table, column: ColumnElement[int], keys: Set[int]) -> int:

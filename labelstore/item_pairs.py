@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, select, update
 
-from labelstore.bulk import insert_rows, named, names
+from labelstore.bulk import chunks, insert_rows, named, names
 from labelstore.pair_counts import counts
 from labelstore.retention import DAY
 from labelstore.tables import item_pairs, items
@@ -34,7 +34,6 @@ CO_PURCHASE, CO_VIEW = "co-purchase", "co-view"
 TOGETHER = 1_800_000  # ms between clicks of one user without a session
 LEAST = 0.05  # weight below which a pair is dropped
 MOST, HEAVIEST = 400, 200  # a source that has more pairs than the one keeps the other
-IDS = 5000  # sources in one query
 
 P = item_pairs.c
 COLUMNS = ("kind", "source", "target", "weight", "at", "since", "until")
@@ -143,9 +142,8 @@ def _add(connection: Connection, kind: str, rows: Iterable[Any], now: int, half_
 def _cap(connection: Connection, kind: str, sources: set[str], half_life: int) -> None:
     """Each of these sources that has more than `MOST` pairs keeps the `HEAVIEST`; of equal ones the smaller target."""
     many = select(P.source).where(P.kind == kind, named(P.source)).group_by(P.source).having(func.count() > MOST)
-    every = sorted(sources)
-    for start in range(0, len(every), IDS):
-        for source in connection.execute(many, names(every[start : start + IDS])).scalars().all():
+    for some in chunks(sources):
+        for source in connection.execute(many, names(some)).scalars().all():
             here = and_(P.kind == kind, P.source == source)
             rows = connection.execute(select(P.weight, P.at, P.target).where(here))
             ranked = sorted((-math.log2(weight) - at / half_life, target) for weight, at, target in rows)

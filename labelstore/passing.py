@@ -9,11 +9,9 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, Table, bindparam, delete, select
 
 from labelstore.attribution import attribute, credit, retract
-from labelstore.bulk import insert_rows, named, names
+from labelstore.bulk import chunks, insert_rows, named, names
 from labelstore.events import Adjustment, Conversion, Event, Impression, Item, Signal, identity
 from labelstore.tables import adjustments, conversions, impressions, items, signals
-
-IDS = 5000  # ids in one query
 
 TABLES: dict[type[Event], Table] = {
     Impression: impressions,
@@ -97,26 +95,22 @@ def _known(connection: Connection, facts: Sequence[tuple[int, Event]]) -> dict[t
     known: dict[type[Event], dict[str, int]] = {kind: {} for kind in TABLES}
     for kind, ids in asked.items():
         table = TABLES[kind].c
-        for chunk in range(0, len(ids), IDS):
-            query = select(table.id, table.at).where(named(table.id))
-            rows = connection.execute(query, names(ids[chunk : chunk + IDS]))
+        query = select(table.id, table.at).where(named(table.id))
+        for some in chunks(ids):
+            rows = connection.execute(query, names(some))
             known[kind].update((name, at) for name, at in rows)
     return known
 
 
 def _names_of(connection: Connection, facts: Sequence[tuple[int, Event]]) -> Names:
     """User and product of the impressions that the store has and signals and conversions name in place of their own."""
-    asked = {fact.impression_id for _, fact in facts if isinstance(fact, Signal | Conversion) and _nameless(fact)}
-    ids, found = sorted(filter(None, asked)), Names()
+    referring = [fact for _, fact in facts if isinstance(fact, Signal | Conversion)]
+    nameless = {fact.impression_id for fact in referring if fact.user_id is None or fact.item_id is None}
     query = select(impressions.c.id, impressions.c.user_id, impressions.c.item_id).where(named(impressions.c.id))
-    for chunk in range(0, len(ids), IDS):
-        rows = connection.execute(query, names(ids[chunk : chunk + IDS]))
-        found.update((name, (user, item)) for name, user, item in rows)
+    found: Names = {}
+    for some in chunks(filter(None, nameless)):
+        found.update((name, (user, item)) for name, user, item in connection.execute(query, names(some)))
     return found
-
-
-def _nameless(fact: Signal | Conversion) -> bool:
-    return fact.user_id is None or fact.item_id is None
 
 
 def _id(fact: Event) -> str:

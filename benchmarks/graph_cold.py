@@ -19,7 +19,7 @@ from learner.graph.embeddings import Embeddings
 from learner.graph.evaluation import Scores, ranks, scores_of
 
 SHARE = 0.2
-COLUMNS = ("cold queries", "cold targets", "targets, own list", "known", "shift", "CPU seconds")
+COLUMNS = ("cold queries", "cold targets", "own list, 5", "own list, 10", "known", "shift", "CPU seconds")
 
 
 class World(NamedTuple):
@@ -49,17 +49,20 @@ def world(data: Data, seed: int) -> World:
     )
 
 
-def hits(scores: Scores, trained: Edges, pairs: Tensor, answers: Tensor) -> float:
-    return float((ranks(scores, trained, pairs, answers) <= 10).double().mean())
-
-
 def judged(scores: Scores, trained: Edges, given: World, answers: Tensor) -> tuple[float, ...]:
-    """HR@10 of cold queries, of cold targets, of those among cold items only, and of known edges."""
-    return (
-        hits(scores, trained, given.asking, answers),
-        hits(scores, trained, given.answering, answers),
-        hits(scores, trained, given.answering, answers & given.cold),
-        hits(scores, trained, given.known, answers),
+    """HR@10 of cold queries and of cold targets, HR@5 and @10 of those among cold items only, HR@10 of known edges."""
+    asking, answering, own, known = (
+        ranks(scores, trained, pairs, among)
+        for pairs, among in (
+            (given.asking, answers),
+            (given.answering, answers),
+            (given.answering, answers & given.cold),
+            (given.known, answers),
+        )
+    )
+    return tuple(
+        float((rank <= k).double().mean())
+        for rank, k in zip((asking, answering, own, own, known), (10, 10, 5, 10, 10), strict=True)
     )
 
 

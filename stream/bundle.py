@@ -116,13 +116,22 @@ class Serving:
         scores[torch.arange(self._block), padded] = -torch.inf
         return scores[: len(contexts)]
 
-    def related(self, item: str, k: int) -> list[tuple[str, float]]:
-        """The k products that follow one best, with rel; fewer where fewer are known, none of one that is not known."""
+    def related(self, item: str, k: int, new: int = 0) -> list[tuple[str, float]]:
+        """The k products that follow one best, with rel, and after them the ``new`` best of the other cold ones.
+
+        Fewer where fewer are known, none of one that is not known.
+        """
         place = self.place.get(item)
         if place is None or not self._asks[place]:
             return []
-        best, which = self.scores([place])[0].topk(min(k, len(self.place)))
-        pairs = zip(which.tolist(), best.tolist(), strict=True)
+        scores = self.scores([place])[0]
+        found = self._best(scores, k)
+        scores[[self.place[name] for name, _ in found]] = -math.inf
+        return found + self._best(scores.masked_fill(self.bundle.warm, -math.inf), new)
+
+    def _best(self, scores: Tensor, k: int) -> list[tuple[str, float]]:
+        best, which = scores.sort(descending=True, stable=True)  # of equal ones the first id, which topk does not say
+        pairs = zip(which[:k].tolist(), best[:k].tolist(), strict=True)
         return [(self.bundle.ids[n], rel) for n, rel in pairs if rel > -math.inf]
 
     def cold(self, item: str) -> bool:

@@ -47,8 +47,9 @@ class Stand(NamedTuple):
     passed: int
 
 
-def related(url: str, item: str, k: int, checkpoints: Path | None = None) -> list[Related]:
-    """The k products that follow one best, by the version that is served; empty if nothing is known of it.
+def related(url: str, item: str, k: int, new: int = 0, checkpoints: Path | None = None) -> list[Related]:
+    """The k products that follow one best, by the version that is served, and after them the ``new`` best of the other
+    cold ones; empty if nothing is known of it.
 
     Raises:
         StoreError, CheckpointError: with the remedy.
@@ -62,7 +63,8 @@ def related(url: str, item: str, k: int, checkpoints: Path | None = None) -> lis
         half_life = Settings(**newest.settings).graph_half_life
         pairs = item_pairs.load(connection, newest.progress["passed"], half_life, CO_PURCHASE, item)
     bought, serving = {pair.target: pair.weight for pair in pairs}, Serving(bundles[0])
-    return [Related(name, rel, serving.cold(name), bought.get(name, 0.0)) for name, rel in serving.related(item, k)]
+    found = serving.related(item, k, new)
+    return [Related(name, rel, serving.cold(name), bought.get(name, 0.0)) for name, rel in found]
 
 
 def stand(url: str, checkpoints: Path | None = None) -> Stand:

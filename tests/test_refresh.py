@@ -329,6 +329,19 @@ def test_related(mine: str, say: Say) -> None:
     assert "knows of nothing" in say("related", "nobody", "--store", mine)[2]
 
 
+def test_cold_products_have_places_of_their_own(tmp_path: Path, say: Say) -> None:
+    """--new adds cold ones by rel that are not among the first, as many as there are, and leaves the first alone."""
+    unsold = [{"type": "item", "item_id": f"n{n}", "at": T0, "features": {"group": "g2", "price": n}} for n in range(3)]
+    run(tmp_path, parts([*unsold, *EVENTS], 1))
+    words = ("related", "p6", "--store", f"sqlite:///{tmp_path}/store.db", "--json")
+    everyone = json.loads(say(*words, "-k", "30")[1])
+    first, cold = everyone[:2], [one for one in everyone[2:] if one["cold"]]
+    assert {one["item"] for one in cold} <= {"n0", "n1", "n2"}
+    assert len(cold) >= 2
+    for new in (1, 2, 30):
+        assert json.loads(say(*words, "-k", "2", "--new", str(new))[1]) == first + cold[:new]
+
+
 def test_status_rollback_and_refresh(mine: str, say: Say) -> None:
     """Back to the version before and on to a new one: each a commit, each a swap, and what is served follows."""
     assert "served: version 3" in say("graph", "status", "--store", mine)[1]

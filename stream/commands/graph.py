@@ -24,19 +24,21 @@ def related(
     item: Annotated[str, typer.Argument(help="item_id of the product")],
     store: options.StoreThere,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="how many")] = 10,
+    new: Annotated[int, typer.Option("--new", min=0, max=1000, help="and how many further ones that are cold")] = 0,
     checkpoints: options.Checkpoints = None,
     json_: options.AsJson = False,
 ) -> None:
     """The products that follow one best, by the version of the product graph that is served.
 
     rel is the logit of "it follows"; bought is the weight of co-purchases counted so far; cold: nothing was known to lead
-    to it. Ends with status 1 if nothing is known of the product.
+    to it. Cold products seldom come first: --new gives them places of their own, after the others. Ends with status 1 if
+    nothing is known of the product.
 
-    Example: belated related p17 --store sqlite:///belated.db
+    Example: belated related p17 --new 5 --store sqlite:///belated.db
     """
     from stream.related import related as of
 
-    found = of(store, item, k, checkpoints)
+    found = of(store, item, k, new, checkpoints)
     if json_:
         typer.echo(json.dumps([one._asdict() for one in found], indent=2))
     elif found:

@@ -71,18 +71,25 @@ def update(state: Delay, outcomes: Batch) -> Delay:
 def _advance(state: Delay, cohort: int) -> Delay:
     """Make room for newer cohorts; those that fall out are complete, and are forgotten slowly."""
     newest = int(state.newest)
-    if newest < 0:
-        return state._replace(newest=torch.tensor(cohort))
-    if (steps := cohort - newest) <= 0:
+    if cohort <= newest:
         return state
+    steps = cohort - newest if newest >= 0 else 0
+    old = grown_old(state.old, state.counts, steps)
+    return state._replace(counts=moved_on(state.counts, steps), newest=torch.tensor(cohort), old=old)
+
+
+def moved_on(counts: Tensor, steps: int) -> Tensor:
+    """Counts by cohort [U, ..], newest last, with nothing in ``steps`` newer ones."""
+    return torch.cat([counts[steps:], torch.zeros_like(counts[:steps])])
+
+
+def grown_old(old: Tensor, counts: Tensor, steps: int) -> Tensor:
+    """Counts of older cohorts [..], forgotten by ``steps``, with those of [U, ..] that fall out, forgotten by their age."""
     keep = 2.0 ** (-1.0 / (MEMORY * COHORTS))
-    out = state.counts[: min(steps, COHORTS + 1)]
+    out = counts[:steps]
     age = torch.arange(steps - 1, steps - 1 - len(out), -1, dtype=torch.float64)
-    old = state.old * keep**steps + (out * (keep**age)[:, None]).sum(0)
-    counts = torch.zeros_like(state.counts)
-    if steps <= COHORTS:
-        counts[: COHORTS + 1 - steps] = state.counts[steps:]
-    return state._replace(counts=counts, newest=torch.tensor(cohort), old=old)
+    found: Tensor = old * keep**steps + (out * (keep**age).view(-1, *[1] * old.ndim)).sum(0)
+    return found
 
 
 def curve(state: Delay, now: float) -> Tensor:

@@ -27,13 +27,12 @@ from torch import Tensor
 
 from learner import delay, triangle
 from learner.batch import KINDS, SETS, Batch, Look, set_of
+from learner.delay import COHORTS
 from learner.model import MOVES
 from learner.triangle import Facts, Fit
 
-COHORTS = 32  # per attribution window
 BUCKETS = 13  # ages window / 2^k, and the age of the first look
 BINS = (0.5, 0.9, 1.6)  # of f, in multiples of its mean
-OLD = 4.0  # windows after which an old cohort counts half
 SETTLED = 2.0**17  # settled rows after which one counts half
 START = 5.0  # conversions that the belief before any counts for
 ALIKE = 30.0  # conversions for which the belief counts that late ones have the signals of all late ones
@@ -143,16 +142,13 @@ def _advance(state: RunOff, cohort: int) -> RunOff:
     newest = int(state.newest)
     if cohort <= newest:
         return state
-    steps = min(cohort - newest, COHORTS + 2) if newest >= 0 else 0
-    keep = 2.0 ** (-1.0 / (OLD * COHORTS))
-    age = torch.arange(steps - 1, -1, -1).double()
-    out = (state.converted[:steps].sum(1) * (keep**age)[:, None, None]).sum(0)
-    grown = {
-        name: torch.cat([value[steps:], torch.zeros_like(value[:steps])])
-        for name, value in (("converted", state.converted), ("pending", state.pending))
-    }
-    old = state.old * keep ** (cohort - newest if newest >= 0 else 0) + out
-    return state._replace(old=old, newest=torch.tensor(cohort), **grown)
+    steps = cohort - newest if newest >= 0 else 0
+    return state._replace(
+        old=delay.grown_old(state.old, state.converted.sum(1), steps),
+        newest=torch.tensor(cohort),
+        converted=delay.moved_on(state.converted, steps),
+        pending=delay.moved_on(state.pending, steps),
+    )
 
 
 def _count(state: RunOff, outcomes: Batch, bins: Tensor) -> RunOff:

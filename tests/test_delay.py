@@ -105,6 +105,18 @@ def test_old_cohorts_fade() -> None:
     assert 1 - float(delay.survival(state, age, 7500.0)) == pytest.approx(truth(ELAPSED, 20.0), abs=0.06)
 
 
+@pytest.mark.parametrize("steps", [1, 5, 33, 34, 200])
+def test_a_gap_in_one_step_or_in_many(steps: int) -> None:
+    """Cohorts that fall out together are forgotten by the age of each, as if they had fallen out one by one."""
+    generator = torch.Generator().manual_seed(steps)
+    old, counts = torch.rand(3, generator=generator).double(), torch.rand(34, 3, generator=generator).double()
+    at_once, left = delay.grown_old(old, counts, steps), delay.moved_on(counts, steps)
+    for _ in range(steps):
+        old, counts = delay.grown_old(old, counts, 1), delay.moved_on(counts, 1)
+    assert torch.allclose(at_once, old)
+    assert torch.equal(left, counts)
+
+
 def test_survival_is_linear_within_a_bucket() -> None:
     """Between two edges the curve is interpolated; past the window nothing is still to come."""
     state = delay.init(ELAPSED, WINDOW)

@@ -6,17 +6,19 @@ graph with co-views cold products lose these as well, or, in the rows that say s
 """
 
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from graph_data import Data, split
 from graph_peers import interval
 from torch import Tensor
 
-from learner.graph import cold, dual, training
+from learner.graph import cold, training
+from learner.graph.choice import choose
 from learner.graph.edges import Edges, graph, propagate
 from learner.graph.embeddings import Embeddings
 from learner.graph.evaluation import Scores, ranks, scores_of
+from learner.graph.methods import GRAPH_METHODS
 
 SHARE = 0.2
 COLUMNS = ("cold queries", "cold targets", "own list, 5", "own list, 10", "known", "shift", "CPU seconds")
@@ -83,16 +85,18 @@ def views(data: Data, cold_ones: Tensor) -> dict[str, Tensor | None]:
     return {"": data.viewed[:, ~cold_ones[data.viewed].any(0)], ", viewed": data.viewed}
 
 
-def table(data: Data, name: str, chosen: dict[str, Any], seeds: int) -> None:
+def table(data: Data, name: str, seeds: int) -> None:
     """HR@10 with cold items left out, as they come, and shifted; and of counts."""
     rows: dict[str, list[tuple[float, ...]]] = {}
-    settings = dual.Settings()._replace(**chosen)
+    method = GRAPH_METHODS["dual"]
     for seed in range(seeds):
         given = world(data, seed)
         bought = graph(data.nodes, given.train).bought
         for beside, viewed in views(data, given.cold).items():
             began = time.process_time()
-            known = training.train(graph(data.nodes, given.train, viewed=viewed), data.words, settings, seed).embeddings
+            beside_it = graph(data.nodes, given.train, viewed=viewed)
+            settings = method.settings[choose(method, beside_it, data.words, seed, given.valid)]
+            known = training.train(beside_it, data.words, settings, seed).embeddings
             taken = time.process_time() - began
             shift = cold.shift_of(known, bought, data.words, given.valid)
             near, moved = (cold.placed(known, data.words, cold.NEAREST, by) for by in (0.0, shift))

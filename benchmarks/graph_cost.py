@@ -88,14 +88,14 @@ def measure(method: str, count: int, steps: int) -> Cell:
     before, edges = _memory(), given.bought
     name, _, way = method.partition("_")
     asked = GRAPH_METHODS[name]
-    settings: Any = asked.settings
+    settings: Any = next(iter(asked.settings.values()))
     module: ModuleType = daemon if name == "blade" else training
     if name == "blade":
         network = settings.network._replace(**({"steps": UNBOUNDED} if way == "fixed" else {}))
         settings, epochs = settings._replace(network=network), network.epochs
         an_epoch = math.ceil(len(edges.source) / daemon.edges_of(len(edges.source), network))
     else:
-        other: dict[str, dict[str, Any]] = {"": {}, "fixed": {"steps": UNBOUNDED}, "exact": {"exact": UNBOUNDED}}
+        other: dict[str, dict[str, Any]] = {"": {}, "fixed": {"steps": (8, UNBOUNDED)}, "exact": {"exact": UNBOUNDED}}
         settings = dual.Settings()._replace(**other[way])
         asking = int((edges.ptr.diff() > 0).sum())
         an_epoch, epochs = math.ceil(asking / training.sources_of(asking, settings)), settings.epochs

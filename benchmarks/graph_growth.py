@@ -9,7 +9,7 @@ A citation appears in the month of the later of its two papers, which nearly alw
        looked for among all papers that are cited so far, as HR@10; those whose target the version before knew as cited,
        and those to newly cited papers, apart. Beside it: the tables of the first version, never trained again; those of
        the last version from the beginning; popularity and the walk of three steps, over the same edges.
-    2. a version is trained on all edges so far, from the last one on (`dual.WARM`); now and then also one from the
+    2. a version is trained on all edges so far, from the last one on (`dual.short`); now and then also one from the
        beginning.
     3. each is turned to where the last served version is. Cosines to it before and after, of papers none of whose edges are
        new and of all, and whether any top 10 has changed.
@@ -199,15 +199,16 @@ def main() -> None:
     parser.add_argument("--refreshes", type=int, default=12)
     parser.add_argument("--anew", type=int, default=4, help="every so many refreshes also from the beginning; 0: never")
     parser.add_argument(
-        "--warm", default="", help="settings of a warm start instead of those of dual.WARM: epochs=20,rate=.005"
+        "--warm", default="", help="settings of a warm start instead of those of dual.short: epochs=20,rate=.005"
     )
     asked = parser.parse_args()
     torch.set_num_threads(1)
     year, month = map(int, asked.until.split("-"))
     told: dict[str, Any] = dict(part.split("=") for part in asked.warm.split(",") if part)
-    typed = {name: type(getattr(dual.WARM, name))(value) for name, value in told.items()}
+    warm = dual.short(dual.Settings())
+    typed = {name: type(getattr(warm, name))(value) for name, value in told.items()}
     until = year * 12 + month - 1
-    grow(read(asked.data / "cit-HepPh.npz"), until, asked.refreshes, asked.anew, dual.WARM._replace(**typed))
+    grow(read(asked.data / "cit-HepPh.npz"), until, asked.refreshes, asked.anew, warm._replace(**typed))
 
 
 if __name__ == "__main__":

@@ -23,12 +23,13 @@ from torch import Tensor
 from labelstore.item_pairs import CO_PURCHASE, CO_VIEW, Pair
 from learner.graph import dual
 from learner.graph.alignment import align
+from learner.graph.choice import choose
 from learner.graph.cold import placed
 from learner.graph.dual import Start
-from learner.graph.edges import Edges, degrees, graph, kept
+from learner.graph.edges import Edges, Graph, degrees, graph, kept
 from learner.graph.embeddings import Embeddings
 from learner.graph.evaluation import ranks, scores_of
-from learner.graph.features import words
+from learner.graph.features import Features, words
 from learner.graph.methods import GRAPH_METHODS
 from stream.assemble import bucket
 from stream.bundle import Bundle, header
@@ -40,6 +41,7 @@ WORSE = 0.8
 APART = 0.5  # residual of the alignment from which on a version begins a space of its own
 HITS = 10
 KNOWN = 0.5  # share of edges that the version before must have had, else the next one begins anew
+DOUBLED = 2  # times the edges of the last choice of settings: choose anew
 
 
 class Refused(Exception):
@@ -132,16 +134,18 @@ def learn(told: Snapshot, before: Bundle | None) -> Bundle:
     try:
         everything = graph(count, told.bought, told.weight, told.viewed if told.viewed.shape[1] else None)
         features = words(count, BUCKETS, told.words) if told.words.shape[1] else None
-        method, start = GRAPH_METHODS[told.method], start_of(told, before)
-        settings = method.settings if start is None else method.warm
+        metrics, start = _planned(told, before, everything, features)
+        method = GRAPH_METHODS[told.method]
+        settings = method.settings[metrics["settings"]]
+        if start is not None and method.short is not None:
+            settings = method.short(settings)
         places, tables = method.train(everything, features, settings, told.seed, start, None)
     except ValueError as error:
         raise Refused(str(error)) from None
     if not all(bool(value.isfinite().all()) for value in places[:4]):
         raise Refused("a place is not a finite number")
     edges = everything.bought
-    metrics: dict[str, Any] = {"products": count, "edges": len(edges.source), "views": told.viewed.shape[1]}
-    metrics["started_from"] = before.version if before is not None and start is not None else None
+    metrics |= {"products": count, "edges": len(edges.source), "views": told.viewed.shape[1]}
     space, past = told.number, None
     if before is not None:
         past = renumbered(before, told.ids)
@@ -155,13 +159,33 @@ def learn(told: Snapshot, before: Bundle | None) -> Bundle:
     return Bundle(told.number, space, told.until, told.ids, places, warm, out, into, metrics, tables)
 
 
+def _planned(
+    told: Snapshot, before: Bundle | None, everything: Graph, x: Features | None
+) -> tuple[dict[str, Any], Start | None]:
+    """Which settings it is learned with, chosen when there were how many edges, from which version on; and the start.
+
+    They are chosen anew when the graph has doubled since; if others are better by then, the method begins anew.
+    """
+    start, count = start_of(told, before), len(everything.bought.source)
+    past = before.metrics if before is not None and start is not None else {}
+    name, chosen_at = past.get("settings"), past.get("chosen_at", 0)
+    if count >= DOUBLED * chosen_at:
+        chosen, chosen_at = choose(GRAPH_METHODS[told.method], everything, x, told.seed), count
+        start, name = (start if chosen == name else None), chosen
+    version = before.version if before is not None and start is not None else None
+    return {"settings": name, "chosen_at": chosen_at, "started_from": version}, start
+
+
 def start_of(told: Snapshot, before: Bundle | None) -> Start | None:
     """The tables of the version before, and where in them each product is.
 
     None: the method begins anew, there are no tables, they are of other features or of another width, or most edges are new.
     """
-    warm, words_there = GRAPH_METHODS[told.method].warm, BUCKETS if told.words.shape[1] else 0
-    if warm is None or before is None or before.tables is None or not dual.fits(before.tables, words_there, warm):
+    method, words_there = GRAPH_METHODS[told.method], BUCKETS if told.words.shape[1] else 0
+    if method.short is None or before is None or before.tables is None:
+        return None
+    settings = method.settings.get(before.metrics["settings"])
+    if settings is None or not dual.fits(before.tables, words_there, settings):
         return None
     if int((told.since <= before.until).sum()) < KNOWN * len(told.since):
         return None

@@ -96,13 +96,13 @@ def test_messages_do_not_hold_what_is_supervised() -> None:
 def test_neighbours_and_direction_are_found(name: str) -> None:
     world, method = graphs.world(), GRAPH_METHODS[name]
     short: dict[str, int] = {"edges": 64, "epochs": 20, "width": 16}
-    settings = method.settings
+    settings = next(iter(method.settings.values()))
     if name == "blade":
         settings = settings._replace(network=settings.network._replace(**short))
     else:
         settings = settings._replace(**short)
     found, tables = method.train(world.graph, world.words, settings, 1, None, None)
-    assert (tables, method.warm) == (None, None)
+    assert (tables, method.short) == (None, None)
     everything = edges(120, torch.cat([torch.stack(world.graph.bought[1:3]), world.held_out], 1))
     quality = evaluate(scores_of(found), world.graph.bought, world.held_out, everything)
     assert quality.hits[20] > 0.5  # blindly it is 0.17

@@ -25,7 +25,8 @@ def test_a_start_is_by_product() -> None:
 
 def test_a_warm_training_finds_what_a_cold_one_does() -> None:
     """In a quarter of the epochs, after a tenth of the products and a twentieth of the edges are new; over two worlds."""
-    cold, warm = dual.Settings(width=8, sources=40), dual.WARM._replace(width=8, sources=40)
+    cold = dual.Settings(width=8, sources=40)
+    warm = dual.short(cold)
     hits: list[list[float]] = []
     for seed in range(2):
         world = graphs.world(seed=seed)

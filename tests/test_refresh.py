@@ -3,7 +3,7 @@
 import csv
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -21,7 +21,6 @@ from labelstore.stats import digest
 from labelstore.store import existing
 from labelstore.tables import impressions, item_pairs
 from learner.graph import training
-from learner.graph.dual import WARM
 from learner.graph.dual import Settings as Dual
 from learner.graph.methods import GRAPH_METHODS, GraphMethod
 from strategies import DAY, HOUR, T0, lines
@@ -39,6 +38,7 @@ from test_letters import said
 
 SETTINGS = Settings(methods=("settled",), window=2 * DAY, wait=5 * HOUR, keep=10 * DAY, graph_every=3 * DAY)
 GROUPS, SIZE = 4, 5
+USUAL = GRAPH_METHODS["dual"]
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +48,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(GRAPH_METHODS, "dual", GraphMethod(training.train, *small(3, 2)))
 
 
-def small(cold: int, warm: int) -> tuple[Dual, Dual]:
+def small(cold: int, warm: int) -> tuple[dict[str, Dual], Callable[[Dual], Dual]]:
     """Settings by epochs."""
-    return Dual(width=8, epochs=cold), Dual(width=8, epochs=warm)
+    return {"links": Dual(width=8, epochs=cold)}, lambda settings: settings._replace(epochs=warm)
 
 
 def shop(users: int = 60, days: int = 12, seed: int = 0) -> list[dict[str, Any]]:
@@ -215,7 +215,7 @@ def test_killed_while_a_process_learns(whole: tuple[Path, Any], tmp_path: Path) 
 
 def test_aside_and_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Learned in processes of their own while events pass; a replay that is told the swaps ends with the same bytes."""
-    monkeypatch.setitem(GRAPH_METHODS, "dual", GraphMethod(training.train, Dual(), WARM))  # as the other process has it
+    monkeypatch.setitem(GRAPH_METHODS, "dual", USUAL)  # as the other process has it
     small = SETTINGS.model_copy(update={"graph_every": 6 * DAY})
     events, deadline = shop(users=20), time.monotonic() + 240  # niced: last on a busy machine
     with opened(f"sqlite:///{tmp_path}/live.db", small) as (store, checkpoints):

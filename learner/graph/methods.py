@@ -14,15 +14,15 @@ Progress = Callable[[int, float], None] | None
 
 class GraphMethod(NamedTuple):
     """``train(graph, features, settings, seed, start, progress)`` -> Embeddings, and the tables that a next training starts
-    from; ``settings``: its own, to `_replace` from.
+    from; ``settings``: its own by name, of which `choice.choose` takes one, without features the first.
 
-    ``warm``: settings for a training that has a start. None: the method begins anew each time; it ignores a start and has
-    no tables, since a network over features has nothing of single products that could be kept.
+    ``short``: of settings those for a training that has a start, or only chooses. None: the method begins anew each time; it
+    ignores a start and has no tables, since a network over features has nothing of single products that could be kept.
     """
 
     train: Callable[[Graph, Features | None, Any, int, Start | None, Progress], tuple[Embeddings, Tables | None]]
-    settings: Any
-    warm: Any = None
+    settings: dict[str, Any]
+    short: Callable[[Any], Any] | None = None
 
 
 def _anew(train: Callable[[Graph, Features | None, Any, int, Progress], Embeddings]) -> Any:
@@ -30,10 +30,10 @@ def _anew(train: Callable[[Graph, Features | None, Any, int, Progress], Embeddin
 
 
 GRAPH_METHODS: dict[str, GraphMethod] = {
-    "dual": GraphMethod(training.train, dual.Settings(), dual.WARM),
-    "daemon": GraphMethod(_anew(daemon.train), daemon.Settings()),
-    "daemon_paper": GraphMethod(_anew(daemon.train), daemon.PAPER),
-    "blade": GraphMethod(_anew(blade.train), blade.Settings()),
-    "blade_uniform": GraphMethod(_anew(blade.train), blade.UNIFORM),
+    "dual": GraphMethod(training.train, {"links": dual.Settings(), "words": dual.WORDS}, dual.short),
+    "daemon": GraphMethod(_anew(daemon.train), {"ours": daemon.Settings()}),
+    "daemon_paper": GraphMethod(_anew(daemon.train), {"paper": daemon.PAPER}),
+    "blade": GraphMethod(_anew(blade.train), {"biased": blade.Settings()}),
+    "blade_uniform": GraphMethod(_anew(blade.train), {"uniform": blade.UNIFORM}),
 }
 GRAPH_DEFAULT = "dual"

@@ -10,8 +10,9 @@ the sources of the step the dropped edges H alone are supervised. Of an edge u -
 divided by the sum of weights of H. An item that nothing leads to is not in the softmax: it would be a negative only. Adam,
 warm-up, cosine; the decay of the tables is decoupled (Loshchilov and Hutter, ICLR 2019).
 
-States of all products are made in every step, which costs N + E. With a fixed number of sources there would be N / sources
-of these in an epoch, which is quadratic; so an epoch has at most `Settings.steps` steps, and sources grow with the graph.
+States of all products are made in every step, which costs N + E. With a fixed number of sources an epoch would have
+N / sources of these, quadratic for many and next to nothing for few: so it has 8 to 16 steps (`Settings.steps`), and the
+sources of a step grow with the graph.
 
 Beyond `Settings.exact` items those that are not supervised are a sample of `Settings.sampled`, the same for the step, drawn
 with q half uniform over linked items and half by in-degree; logits of what is drawn are less by log(S q), so that the sum of
@@ -101,10 +102,11 @@ def train(
 def sources_of(asking: int, settings: Settings) -> int:
     """Sources of a step, of so many that ask.
 
-    >>> [sources_of(asking, Settings(sources=512, steps=16)) for asking in (7_650, 8_192, 500_000)]
-    [512, 512, 31250]
+    >>> [sources_of(asking, Settings(sources=256, steps=(8, 16))) for asking in (100, 1_200, 3_000, 500_000)]
+    [13, 150, 256, 31250]
     """
-    return max(settings.sources, math.ceil(asking / settings.steps))
+    fewest, most = (math.ceil(asking / steps) for steps in settings.steps)
+    return max(1, most, min(settings.sources, fewest))
 
 
 def _descent(

@@ -170,8 +170,8 @@ def _plain(one: Interval) -> dict[str, Any]:
     return {**one._asdict(), "figures": figures}
 
 
-def _figure(value: float | int | None) -> str:
-    return number(None if value != value else value)  # NaN is no figure
+def _figure(value: float | int | str | None) -> str:
+    return value if isinstance(value, str) else number(None if value != value else value)  # NaN is no figure
 
 
 def _table(*headings: str) -> Table:

@@ -184,7 +184,7 @@ def start_of(told: Snapshot, before: Bundle | None) -> Start | None:
     method, words_there = GRAPH_METHODS[told.method], BUCKETS if told.words.shape[1] else 0
     if method.short is None or before is None or before.tables is None:
         return None
-    settings = method.settings.get(before.metrics["settings"])
+    settings = method.settings.get(before.metrics.get("settings", ""))
     if settings is None or not dual.fits(before.tables, words_there, settings):
         return None
     if int((told.since <= before.until).sum()) < KNOWN * len(told.since):

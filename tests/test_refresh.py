@@ -278,6 +278,7 @@ def test_a_refresh_starts_where_the_last_one_ended(monkeypatch: pytest.MonkeyPat
     assert snapshot.start_of(told._replace(since=told.since + 2 * DAY), old) is None  # most edges are new
     assert snapshot.start_of(told._replace(words=torch.empty(2, 0, dtype=torch.int64)), old) is None
     assert snapshot.start_of(told._replace(method="daemon"), old) is None
+    assert snapshot.start_of(told, old._replace(metrics={})) is None  # of a time when there was nothing to choose
 
 
 def test_a_version_that_went_wrong_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -345,7 +345,9 @@ def test_cold_products_have_places_of_their_own(tmp_path: Path, say: Say) -> Non
 
 def test_status_rollback_and_refresh(mine: str, say: Say) -> None:
     """Back to the version before and on to a new one: each a commit, each a swap, and what is served follows."""
-    assert "served: version 3" in say("graph", "status", "--store", mine)[1]
+    told = say("graph", "status", "--store", mine)[1]
+    assert "served: version 3" in told
+    assert "settings links, started from 2" in told
     assert say("graph", "rollback", "--store", mine)[:2] == (0, "version 2 is served again\n")
     assert json.loads(say("graph", "status", "--store", mine, "--json")[1])["bundles"][0]["version"] == 2
     assert say("graph", "refresh", "--store", mine)[1].startswith("version 4 is served: 20 products")

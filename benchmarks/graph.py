@@ -54,7 +54,7 @@ def scored(data: Data, name: str, method: str, seed: int, parts: Split) -> tuple
     if method in PEERS:
         return PEERS[method](given.bought, seed), None
     found = GRAPH_METHODS[method]
-    chosen = found.settings[choose(found, given, data.words, seed, parts.valid)]
+    chosen = found.settings[choose(found, given, data.words, seed, parts.valid).settings]
     settings = chosen._replace(**SETTINGS.get(name, {}).get(method, {}))
     places, _ = found.train(given, data.words, settings, seed, None, None)
     return scores_of(places), places.answers

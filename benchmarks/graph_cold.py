@@ -13,7 +13,7 @@ from graph_data import Data, split
 from graph_peers import interval
 from torch import Tensor
 
-from learner.graph import cold, training
+from learner.graph import cold, dual, training
 from learner.graph.choice import choose
 from learner.graph.edges import Edges, graph, propagate
 from learner.graph.embeddings import Embeddings
@@ -95,11 +95,11 @@ def table(data: Data, name: str, seeds: int) -> None:
         for beside, viewed in views(data, given.cold).items():
             began = time.process_time()
             beside_it = graph(data.nodes, given.train, viewed=viewed)
-            settings = method.settings[choose(method, beside_it, data.words, seed, given.valid)]
-            known = training.train(beside_it, data.words, settings, seed).embeddings
+            chosen, shift = choose(method, beside_it, data.words, seed, given.valid)
+            known, tables = training.train(beside_it, data.words, method.settings[chosen], seed)
             taken = time.process_time() - began
-            shift = cold.shift_of(known, bought, data.words, given.valid)
-            near, moved = (cold.placed(known, data.words, cold.NEAREST, by) for by in (0.0, shift))
+            said = dual.said(tables, data.words)
+            near, moved = (cold.placed(known, data.words, said, shift=by) for by in (0.0, shift))
             for label, places, by in (("cold left out", known, 0.0), ("shift 0", near, 0.0), ("shifted", moved, shift)):
                 hit = judged(scores_of(places), bought, given, places.answers)
                 rows.setdefault(f"{label}{beside}", []).append((*hit, by, taken))

@@ -146,6 +146,11 @@ def learn(told: Snapshot, before: Bundle | None) -> Bundle:
         raise Refused("a place is not a finite number")
     edges = everything.bought
     metrics |= {"products": count, "edges": len(edges.source), "views": told.viewed.shape[1]}
+    every = places
+    if features is not None:
+        said = None if tables is None else dual.said(tables, features)
+        every = placed(places, features, said, shift=metrics["shift"])
+    places = every._replace(asks=places.asks, answers=places.answers)  # cold ones turn with the others and do not count
     space, past = told.number, None
     if before is not None:
         past = renumbered(before, told.ids)
@@ -153,8 +158,7 @@ def learn(told: Snapshot, before: Bundle | None) -> Bundle:
         metrics |= figures
     metrics |= _check(places, past, edges, told.since)
     warm = edges.in_ptr.diff() > 0
-    if features is not None:
-        places = placed(places, features)
+    places = places._replace(asks=every.asks, answers=every.answers)
     out, into = degrees(edges)
     return Bundle(told.number, space, told.until, told.ids, places, warm, out, into, metrics, tables)
 
@@ -162,18 +166,20 @@ def learn(told: Snapshot, before: Bundle | None) -> Bundle:
 def _planned(
     told: Snapshot, before: Bundle | None, everything: Graph, x: Features | None
 ) -> tuple[dict[str, Any], Start | None]:
-    """Which settings it is learned with, chosen when there were how many edges, from which version on; and the start.
+    """Which settings and shift it is learned with, chosen when there were how many edges, from which version on; the start.
 
     They are chosen anew when the graph has doubled since; if others are better by then, the method begins anew.
     """
     start, count = start_of(told, before), len(everything.bought.source)
-    past = before.metrics if before is not None and start is not None else {}
-    name, chosen_at = past.get("settings"), past.get("chosen_at", 0)
-    if count >= DOUBLED * chosen_at:
-        chosen, chosen_at = choose(GRAPH_METHODS[told.method], everything, x, told.seed), count
-        start, name = (start if chosen == name else None), chosen
+    chosen: dict[str, Any] = {"settings": None, "shift": 0.0, "chosen_at": 0}
+    if before is not None and start is not None:
+        chosen = {name: before.metrics[name] for name in chosen}
+    if count >= DOUBLED * chosen["chosen_at"]:
+        found = choose(GRAPH_METHODS[told.method], everything, x, told.seed)
+        start = start if found.settings == chosen["settings"] else None
+        chosen = found._asdict() | {"chosen_at": count}
     version = before.version if before is not None and start is not None else None
-    return {"settings": name, "chosen_at": chosen_at, "started_from": version}, start
+    return chosen | {"started_from": version}, start
 
 
 def start_of(told: Snapshot, before: Bundle | None) -> Start | None:
@@ -223,7 +229,7 @@ def _check(new: Embeddings, past: Embeddings | None, edges: Edges, since: Tensor
     left = kept(edges, torch.ones(len(since), dtype=torch.bool).index_fill_(0, newest, False))
     test = torch.stack([edges.source[newest], edges.target[newest]])
     hits = [
-        None if given is None else float((ranks(scores_of(given), left, test) <= HITS).double().mean())
+        None if given is None else float((ranks(scores_of(given), left, test, given.answers) <= HITS).double().mean())
         for given in (new, past)
     ]
     if hits[0] is not None and hits[1] is not None and hits[0] < WORSE * hits[1]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import graphs
 from learner.graph import choice, features, training
-from learner.graph.choice import choose
+from learner.graph.choice import Choice, choose
 from learner.graph.dual import Settings, short
 from learner.graph.edges import Edges, Graph, edges
 from learner.graph.evaluation import Scores, ranks
@@ -30,8 +30,8 @@ def noise(nodes: int, seed: int = 0) -> Features:
 def test_the_graph_tells_whether_features_enter_places(seed: int) -> None:
     """Two edges a product and words that tell its group: they do. Many edges and words that tell nothing: they do not."""
     few, many = graphs.world(each=2, seed=seed), graphs.world(groups=12, size=10, each=9, seed=seed)
-    assert choose(DUAL, few.graph, few.words, seed, few.held_out) == "words"
-    assert choose(DUAL, many.graph, noise(120, seed), seed, many.held_out) == "links"
+    assert choose(DUAL, few.graph, few.words, seed, few.held_out).settings == "words"
+    assert choose(DUAL, many.graph, noise(120, seed), seed, many.held_out).settings == "links"
 
 
 def test_held_out_edges_are_not_in_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,16 +66,16 @@ def test_held_out_edges_are_not_in_the_training(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_nothing_to_choose_costs_nothing() -> None:
-    """One settings, no features, a single edge: the first, without a training."""
+    """A network, no features, a single edge: the first, without a training."""
 
     def train(*_: Any) -> Any:
         raise AssertionError("trained")
 
     world = graphs.world()
-    assert choose(GraphMethod(train, {"one": Settings()}), world.graph, world.words, 0) == "one"
-    assert choose(GraphMethod(train, DUAL.settings, short), world.graph, None, 0) == "links"
+    assert choose(GraphMethod(train, {"one": Settings()}), world.graph, world.words, 0) == Choice("one")
+    assert choose(GraphMethod(train, DUAL.settings, short), world.graph, None, 0) == Choice("links")
     single = Graph(edges(120, torch.tensor([[0], [1]])))
-    assert choose(GraphMethod(train, DUAL.settings, short), single, world.words, 0) == "links"
+    assert choose(GraphMethod(train, DUAL.settings, short), single, world.words, 0) == Choice("links")
 
 
 def test_versions_keep_the_settings_until_the_graph_has_doubled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,11 +91,12 @@ def test_versions_keep_the_settings_until_the_graph_has_doubled(monkeypatch: pyt
         ),
     )
 
-    def chosen(_: Any, graph: Graph, *__: Any) -> str:
+    def chosen(_: Any, graph: Graph, *__: Any) -> Choice:
         asked.append(len(graph.bought.source))
-        return answers[len(asked) - 1]
+        return Choice(answers[len(asked) - 1], -float(len(asked)))
 
     monkeypatch.setattr(snapshot, "choose", chosen)
+    monkeypatch.setattr(snapshot, "WORSE", 0.0)  # one epoch
     version: Bundle | None = None
     told = []
     for number, count in enumerate((20, 30, 40, 70, 80, 90), 1):
@@ -105,8 +106,9 @@ def test_versions_keep_the_settings_until_the_graph_has_doubled(monkeypatch: pyt
             torch.full((count,), 900), torch.empty(2, 0, dtype=torch.int64), torch.tensor([[0, 1, 20], [3, 4, 3]]),
         )  # fmt: skip
         version = snapshot.learn(taken, version)
-        told.append([version.metrics[name] for name in ("settings", "chosen_at", "started_from")])
+        told.append([version.metrics[name] for name in ("settings", "shift", "chosen_at", "started_from")])
     assert asked == [20, 40, 80]
     assert told == [
-        ["links", 20, None], ["links", 20, 1], ["links", 40, 2], ["links", 40, 3], ["words", 80, None], ["words", 80, 5],
+        ["links", -1, 20, None], ["links", -1, 20, 1], ["links", -2, 40, 2], ["links", -2, 40, 3], ["words", -3, 80, None],
+        ["words", -3, 80, 5],
     ]  # fmt: skip

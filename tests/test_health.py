@@ -151,7 +151,7 @@ def test_how_a_running_graph_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     def train(*given: Any) -> Any:
         learned.append(len(learned))
         places, tables = training.train(*given)
-        return (places._replace(source=places.source * float("nan")) if len(learned) > 1 else places), tables
+        return (places._replace(source=places.source * float("nan")) if len(learned) > 2 else places), tables
 
     monkeypatch.setitem(GRAPH_METHODS, "dual", GraphMethod(train, *small(3, 2)))
     source = Still(parts(shop(users=20), 1))

@@ -2,12 +2,17 @@
 
 Whether features belong in places, or say only how much a product is bought, depends on what they say and on how many edges
 there are: on citations of three edges a paper they find a third more, on also-bought products of nineteen they find less
-(docs/graph.md). The graph itself tells, for the price of a short training of each settings.
+(docs/graph.md). The graph itself tells, for the price of a short training of each settings; and with the edges held out, how
+far products without edges may rise.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from learner.graph import dual
+from learner.graph.cold import shift_of
 from learner.graph.edges import Edges, Graph, kept
 from learner.graph.evaluation import ranks, scores_of
 from learner.graph.features import Features
@@ -17,25 +22,31 @@ HELD, MOST = 0.1, 4000  # share of edges that tell, and at most so many
 TOP = 10
 
 
-def choose(method: GraphMethod, graph: Graph, x: Features | None, seed: int, told: Tensor | None = None) -> str:
-    """The name of the settings with the best HR@10 at ``told`` edges [2, T] among all items; of equal ones the first.
+class Choice(NamedTuple):
+    """``settings``: their name. ``shift``: of cold targets, see `cold.shift_of`; 0 where nothing was tried."""
 
-    ``told``: edges that the graph does not have; None: some of its edges are held out. Where there is nothing to choose (one
-    settings, no features, fewer than two edges) it is the first, without a training.
+    settings: str
+    shift: float = 0.0
+
+
+def choose(method: GraphMethod, graph: Graph, x: Features | None, seed: int, told: Tensor | None = None) -> Choice:
+    """The settings with the best HR@10 at ``told`` edges [2, T] among all items, of equal ones the first, and their shift.
+
+    ``told``: edges that the graph does not have; None: some of its edges are held out. Where nothing can be chosen (a method
+    without short trainings, no features, fewer than two edges) it is the first, without a training.
     """
-    first = next(iter(method.settings))
-    if len(method.settings) == 1 or x is None or len(graph.bought.source) < 2:
-        return first
+    if method.short is None or x is None or len(graph.bought.source) < 2:
+        return Choice(next(iter(method.settings)))
     if told is None:
         bought, told = _held_out(graph.bought, seed)
         graph = graph._replace(bought=bought)
-    assert method.short is not None
-    best, most = first, -1.0
+    tried, hits = {}, {}
     for name, settings in method.settings.items():
-        places, _ = method.train(graph, x, method.short(settings), seed, None, None)
-        hits = float((ranks(scores_of(places), graph.bought, told, places.answers) <= TOP).double().mean())
-        best, most = (name, hits) if hits > most else (best, most)
-    return best
+        places, _ = tried[name] = method.train(graph, x, method.short(settings), seed, None, None)
+        hits[name] = float((ranks(scores_of(places), graph.bought, told, places.answers) <= TOP).double().mean())
+    best = max(hits, key=lambda name: hits[name])
+    places, tables = tried[best]
+    return Choice(best, shift_of(places, graph.bought, x, told, None if tables is None else dual.said(tables, x)))
 
 
 def _held_out(edges: Edges, seed: int) -> tuple[Edges, Tensor]:

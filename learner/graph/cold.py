@@ -1,19 +1,22 @@
 """Products without edges: they ask and answer as those that are most like them, and no product that is known moves.
 
-With the k nearest known products n of a cold one c by the inner product of unit features, weights s_cn^2 / sum s^2,
+With the k nearest known products n of a cold one c by the inner product of unit features, weights w = s_cn^2 / sum s^2, and
+x W what a method has learned that features say by themselves (`dual.said`; of others 0),
 
-    theta_c^s = sum w theta_n^s,   theta_c^t = sum w theta_n^t,   the biases alike,   then b_c <- b_c + shift
+    theta_c = x_c W + sum w (theta_n - x_n W)   on each side, the biases alike,   then b_c^t <- b_c^t + shift
 
 which is the rule "c is like a, a is bought with b, so c is bought with b", and the other way round, of DAEMON (Virinchi et
-al., ECML-PKDD 2022) with the states of the known frozen. What cold targets gain known products lose. The shift is the
-largest at which edges between known products lose no more than ``loss`` of HR@10: how much may be paid for new products is
-asked, and how far they rise follows. Nothing about the cold ones has to be known for that. Derived for this project.
+al., ECML-PKDD 2022) with the states of the known frozen; what the features of c say need not be taken from others. What
+cold targets gain known products lose. The shift, never above 0, is the largest at which edges between known products lose no
+more than a share ``loss`` of their HR@10: how much may be paid for new products is asked, and how far they rise follows.
+Nothing about the cold ones has to be known for that. Derived for this project.
 """
 
 import torch
 from torch import Tensor
 
 from learner.graph import features
+from learner.graph.dual import States
 from learner.graph.edges import Edges
 from learner.graph.embeddings import Embeddings
 from learner.graph.evaluation import ranks, scores_of
@@ -21,18 +24,25 @@ from learner.graph.features import Features
 
 TOP = 10
 NEAREST = 5
-LIMIT = 16.0  # the shift is within this of 0, in logits
+LIMIT = 16.0  # the shift is no further below 0, in logits
 HALVINGS = 9
 BLOCK = 1024  # cold products at once
 
 
-def placed(known: Embeddings, x: Features, nearest: int = NEAREST, shift: float = 0.0) -> Embeddings:
-    """Embeddings in which products that do not ask, or answer, do as their nearest known ones, if any is like them."""
+def placed(
+    known: Embeddings, x: Features, said: States | None = None, nearest: int = NEAREST, shift: float = 0.0
+) -> Embeddings:
+    """Embeddings in which products that do not ask, or answer, do as their nearest known ones, if any is like them.
+
+    ``said``: x W of all products, in the coordinates of ``known``.
+    """
     found = known
     for side, bias, valid in (("source", "source_bias", "asks"), ("target", "target_bias", "answers")):
         values = torch.cat([getattr(known, side), getattr(known, bias)[:, None]], 1)
+        own = torch.zeros_like(values) if said is None else getattr(said, side)
         cold = (~getattr(known, valid)).nonzero().squeeze(1)
-        mean, any_like = _of_nearest(values, getattr(known, valid), x, cold, nearest)
+        mean, any_like = _of_nearest(values - own, getattr(known, valid), x, cold, nearest)
+        mean += own[cold]
         mean[:, -1] += shift if side == "target" else 0.0
         found = found._replace(**{
             side: getattr(known, side).index_copy(0, cold, mean[:, :-1]),
@@ -59,22 +69,22 @@ def _of_nearest(values: Tensor, valid: Tensor, x: Features, cold: Tensor, neares
 
 
 def shift_of(
-    known: Embeddings, bought: Edges, x: Features, told: Tensor, loss: float = 0.01, nearest: int = NEAREST
+    known: Embeddings, bought: Edges, x: Features, told: Tensor, said: States | None = None, loss: float = 0.02
 ) -> float:
-    """The largest shift of cold targets at which ``told`` edges [2, T] lose no more than ``loss`` of HR@10, in logits.
+    """The largest shift of cold targets up to 0 at which ``told`` edges [2, T] lose no more than ``loss`` of their HR@10.
 
     ``told``: edges between known products that were not learned from, since learned ones stand higher and lose too little;
-    ``bought``: those that were. 0 where nothing is told.
+    ``bought``: those that were.
     """
-    if not told.shape[1]:
-        return 0.0
-    level, cold = placed(known, x, nearest), ~known.answers
+    level, cold = placed(known, x, said), ~known.answers
 
     def hits(given: Embeddings) -> float:
-        return float((ranks(scores_of(given), bought, told, given.answers) <= TOP).double().mean())
+        return float((ranks(scores_of(given), bought, told, given.answers) <= TOP).double().sum())
 
-    least = hits(level._replace(answers=known.answers)) - loss
-    low, high = -LIMIT, LIMIT
+    least = hits(level._replace(answers=known.answers)) * (1 - loss)
+    if hits(level) >= least:
+        return 0.0
+    low, high = -LIMIT, 0.0
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         moved = level.target_bias + middle * cold

@@ -158,11 +158,16 @@ def states(tables: Tables, graph: Graph, mass: Tensor, x: Features | None, power
     bias = g @ tables.shape.T
     source, target = (torch.cat([z[:, :-1], z[:, -1:] + bias[:, n, None]], 1) for n, z in enumerate((source, target)))
     if x is not None and width(x):
-        said = project(x, torch.cat([tables.words_source, tables.words_target], 1)).chunk(2, 1)
-        source, target = (z + pad(w, (wide - w.shape[1], 0)) for z, w in zip((source, target), said, strict=True))
+        source, target = (z + w for z, w in zip((source, target), said(tables, x), strict=True))
     if graph.viewed is not None and tables.seen is not None:
         source = torch.cat([source[:, :-1] + tables.seen * _mean(graph.viewed, source[:, :-1]), source[:, -1:]], 1)
     return States(source, target)
+
+
+def said(tables: Tables, x: Features) -> States:
+    """What features add to places and biases: x W, or x w for the biases alone."""
+    parts = project(x, torch.cat([tables.words_source, tables.words_target], 1)).chunk(2, 1)
+    return States(*(pad(w, (tables.own.shape[1] - w.shape[1], 0)) for w in parts))
 
 
 def _mean(viewed: Edges, values: Tensor) -> Tensor:

@@ -328,6 +328,7 @@ def test_related(mine: str, say: Say) -> None:
     assert "p1" not in {one["item"] for one in found}
     assert any(one["bought"] > 0 for one in found)
     assert "knows of nothing" in say("related", "nobody", "--store", mine)[2]
+    assert "no other product is cold" in say("related", "p1", "--store", mine, "--new", "3")[1]
 
 
 def test_cold_products_have_places_of_their_own(tmp_path: Path, say: Say) -> None:

@@ -47,6 +47,8 @@ def related(
             bought = number(one.bought, 2) if one.bought else "-"
             table.add_row(escape(plain(one.item)), number(one.rel, 3), "cold" if one.cold else "", bought)
         out.print(table)
+        if new and not found[-1].cold:
+            out.print("no other product is cold: `item` records tell of products before they are bought", highlight=False)
     if not found:
         error(plain(f"item {item!r}: the version that is served knows of nothing that follows it"))
         raise typer.Exit(1)

@@ -48,7 +48,9 @@ def related(
             table.add_row(escape(plain(one.item)), number(one.rel, 3), "cold" if one.cold else "", bought)
         out.print(table)
         if new and not found[-1].cold:
-            out.print("no other product is cold: `item` records tell of products before they are bought", highlight=False)
+            out.print(
+                "no other product is cold: `item` records tell of products before they are bought", highlight=False
+            )
     if not found:
         error(plain(f"item {item!r}: the version that is served knows of nothing that follows it"))
         raise typer.Exit(1)

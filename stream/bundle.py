@@ -32,7 +32,8 @@ class Bundle(NamedTuple):
 
     ``ids``: N products, sorted. ``warm`` [N] bool: something led to it. ``out``, ``into`` [N] float32: weighted degrees.
     ``metrics``: what the refresh has measured. ``until``: the midnight of its snapshot, ms. ``tables``: what the next
-    refresh starts from, in the coordinates in which they were learned; None of a method that begins anew.
+    refresh starts from, in the coordinates in which they were learned; None of a method that begins anew. ``bought`` [2, E]
+    int32, ``weight`` [E] float32: the edges it was learned from; None in a file of before they were kept.
     """
 
     version: int
@@ -45,12 +46,16 @@ class Bundle(NamedTuple):
     into: Tensor
     metrics: dict[str, Any]
     tables: Tables | None = None
+    bought: Tensor | None = None
+    weight: Tensor | None = None
 
 
 def to_bytes(bundle: Bundle) -> bytes:
     """As a safetensors file; ids and figures are JSON in its header. The same bundle gives the same bytes."""
     tensors = {f"places.{name}": value for name, value in bundle.embeddings._asdict().items()}
     tensors |= {name: getattr(bundle, name) for name in ("warm", "out", "into")}
+    if bundle.bought is not None and bundle.weight is not None:
+        tensors |= {"bought": bundle.bought, "weight": bundle.weight}
     if bundle.tables is not None:
         learned = bundle.tables._asdict().items()
         tensors |= {f"tables.{name}": value for name, value in learned if value is not None}

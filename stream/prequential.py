@@ -5,7 +5,8 @@ Each is looked for among all products that its source was not yet linked to, bes
     popularity   in-degree of the target
     walk         three steps, A D_in^-1 A^T D_out^-1 A: who is bought by those who bought what else leads there
 
-A target that nothing led to before is cold, and counted apart. Direction: whether a new one-way edge scores above its
+over the edges that the version was learned from, with their weights of then: those of now know what has come since. A
+target that nothing led to before is cold, and counted apart. Direction: whether a new one-way edge scores above its
 reversal.
 """
 
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from learner.graph.edges import Edges, degrees, edges, kept, linked, propagate
+from learner.graph.edges import Edges, degrees, edges, linked, propagate
 from learner.graph.evaluation import BUCKETS, Scores, area, of_pairs, ranks, scores_of
 from stream.bundle import Bundle
 from stream.snapshot import Snapshot, renumbered
@@ -50,22 +51,22 @@ class Interval(NamedTuple):
 
 
 def interval(before: Bundle, taken: Snapshot) -> Interval | None:
-    """How good ``before`` is at the edges of ``taken`` that are new since; None if there is none, or there were none."""
+    """How good ``before`` is at the edges of ``taken`` that are new since.
+
+    None if there is none, if there were none before, or if the file of ``before`` does not tell its edges.
+    """
     new = taken.since > before.until
-    if not bool(new.any()) or bool(new.all()):
+    if before.bought is None or not bool(new.any()) or bool(new.all()):
         return None
-    everything = edges(len(taken.ids), taken.bought, taken.weight)
-    old = kept(everything, ~new)
+    everything, old = edges(len(taken.ids), taken.bought, taken.weight), _known(before, taken)
     test = taken.bought[:, new]
     test = test[:, :: -(-test.shape[1] // MOST)]
     cold = (old.in_ptr.diff() == 0)[test[1]]
     one_way = ~linked(everything, test[1], test[0])
-    ways = {
-        f"version {before.version}": scores_of(renumbered(before, taken.ids)),
-        "popularity": _popularity(old),
-        "walk": _walk(old),
-    }
-    place = {name: ranks(scores, old, test).double() for name, scores in ways.items()}
+    version, served = f"version {before.version}", renumbered(before, taken.ids)
+    ways = {version: scores_of(served), "popularity": _popularity(old), "walk": _walk(old)}
+    answers = {version: served.answers}  # what it does not know it does not offer
+    place = {name: ranks(scores, old, test, answers.get(name)).double() for name, scores in ways.items()}
     figures = {name: _figures(scores, place[name], old, test, cold, one_way) for name, scores in ways.items()}
     bucket = torch.bucketize(old.in_ptr.diff()[test[0]], torch.tensor(BUCKETS))
     buckets = [~cold & (bucket == n) for n in range(len(BUCKETS) + 1)]
@@ -83,6 +84,17 @@ def _figures(scores: Scores, rank: Tensor, old: Edges, test: Tensor, cold: Tenso
     there, back = (of_pairs(scores, old.nodes, a[one_way], b[one_way]) for a, b in (test, test.flip(0)))
     warm, new = ([float(value[part].mean()) for value in (hit, hit / rank)] for part in (~cold, cold))
     return Figures(warm[0], warm[1], new[0], new[1], area(there, back))
+
+
+def _known(before: Bundle, taken: Snapshot) -> Edges:
+    """The edges that ``before`` was learned from, between the products that are still there."""
+    assert before.bought is not None
+    assert before.weight is not None
+    place = {name: n for n, name in enumerate(taken.ids)}
+    row = torch.tensor([place.get(name, -1) for name in before.ids], dtype=torch.int64)
+    pairs = row[before.bought.long()]
+    there = (pairs >= 0).all(0)
+    return edges(len(taken.ids), pairs[:, there], before.weight[there])
 
 
 def _popularity(old: Edges) -> Scores:

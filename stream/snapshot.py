@@ -160,7 +160,10 @@ def learn(told: Snapshot, before: Bundle | None) -> Bundle:
     warm = edges.in_ptr.diff() > 0
     places = places._replace(asks=every.asks, answers=every.answers)
     out, into = degrees(edges)
-    return Bundle(told.number, space, told.until, told.ids, places, warm, out, into, metrics, tables)
+    bought = torch.stack([edges.source, edges.target]).int()
+    return Bundle(
+        told.number, space, told.until, told.ids, places, warm, out, into, metrics, tables, bought, edges.weight
+    )
 
 
 def _planned(

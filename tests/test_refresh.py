@@ -24,7 +24,7 @@ from learner.graph import training
 from learner.graph.dual import Settings as Dual
 from learner.graph.methods import GRAPH_METHODS, GraphMethod
 from strategies import DAY, HOUR, T0, lines
-from stream import bundle, snapshot
+from stream import bundle, prequential, snapshot
 from stream.backtest import backtest
 from stream.bundle import Serving
 from stream.erasure import forget
@@ -355,6 +355,36 @@ def test_status_rollback_and_refresh(mine: str, say: Say) -> None:
     with existing(mine) as connection:
         rows = ledger.load_swaps(connection)
     assert [row.version for row in rows] == [1, 2, 3, 4]  # of one moment the last counts
+
+
+def test_what_came_since_is_not_in_the_yardsticks() -> None:
+    """However heavy or gone the old edges are by then, figures are the same: those of the edges of then, by hand."""
+    then = taken(1)
+    before = snapshot.learn(then, None)
+    new = torch.tensor([[0, 1, 2], [41, 42, 43]])
+    told, order = [], torch.argsort(torch.cat([then.bought, new], 1)[0], stable=True)
+    for factor in (1.0, 7.0):
+        weight = torch.cat([then.weight * torch.linspace(1, factor, len(then.weight)), torch.ones(3)])[order]
+        since = torch.cat([then.since, torch.full((3,), T0 + 2 * DAY)])[order]
+        later = then._replace(
+            until=T0 + 3 * DAY, bought=torch.cat([then.bought, new], 1)[:, order], weight=weight, since=since
+        )
+        told.append(prequential.interval(before, later))
+        some = torch.arange(len(since)) % 3 > 0
+        some |= since > before.until
+        left = later._replace(bought=later.bought[:, some], weight=weight[some], since=since[some])
+        told.append(prequential.interval(before, left))
+    assert all(repr(one) == repr(told[0]) for one in told)
+    assert told[0] is not None
+    assert (told[0].warm, told[0].cold) == (3, 0)
+    into = torch.zeros(len(then.ids)).index_add_(0, then.bought[1], then.weight)
+    hits = []
+    for u, v in new.T.tolist():
+        offered = into.clone()
+        offered[[u, *then.bought[1, then.bought[0] == u].tolist()]] = -1
+        hits.append(float(1 + (offered > offered[v]).sum() + ((offered == offered[v]).sum() - 1) / 2 <= 10))
+    assert told[0].figures["popularity"].hits == pytest.approx(sum(hits) / 3)
+    assert prequential.interval(before._replace(bought=None), left) is None
 
 
 def test_evaluate(mine: str, say: Say, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from calm import sum_of
 from rich.progress import track
 
 from learner.methods import DEFAULT, USUAL
@@ -31,7 +32,7 @@ Found = dict[str, list[float]]
 def drawn(seed: int, impressions: int) -> tuple[Scenario, int, float]:
     """A scenario, the age of the first look, ms, and the base rate that is told."""
     chance = np.random.default_rng(seed)
-    days = float(chance.choice([10, 30, 60]))
+    days = int(chance.choice([10, 30, 60]))
     window = min(int(chance.choice([1, 3, 7, 14])), days // 3) * DAY
     wait = int(chance.choice([10 * MINUTE, HOUR, 6 * HOUR]))
     rate = float(np.exp(chance.uniform(np.log(0.005), np.log(0.3))))
@@ -43,7 +44,7 @@ def drawn(seed: int, impressions: int) -> tuple[Scenario, int, float]:
         seed=seed,
         impressions=impressions,
         days=days,
-        window=int(window),
+        window=window,
         rate=rate,
         conversion_drift=perhaps(float(chance.normal(0, 0.6)), 0.6, 0.0),
         delay_drift=perhaps(float(chance.normal(0, 0.8)), 0.6, 0.0),
@@ -76,10 +77,8 @@ def one(seed: int, impressions: int, methods: tuple[str, ...]) -> Found:
     )
     found: Found = {}
     for method in methods:
-        sums = [[told for hour, told in hours[method].items() if low <= hour < high] for low, high in bounds]
-        rows = [sum(hour.rows for hour in part) for part in sums]
-        over = [sum(hour.excess_sum for hour in part) for part in sums]
-        found[method] = [1e4 * e / n if n else float("nan") for e, n in zip(over, rows, strict=True)]
+        sums = [sum_of([{n: told for n, told in hours[method].items() if low <= n < high}]) for low, high in bounds]
+        found[method] = [1e4 * part.excess_sum / part.rows if part.rows else float("nan") for part in sums]
     return found
 
 

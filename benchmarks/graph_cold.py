@@ -53,19 +53,12 @@ def world(data: Data, seed: int) -> World:
 
 def judged(scores: Scores, trained: Edges, given: World, answers: Tensor) -> tuple[float, ...]:
     """HR@10 of cold queries and of cold targets, HR@5 and @10 of those among cold items only, HR@10 of known edges."""
-    asking, answering, own, known = (
-        ranks(scores, trained, pairs, among)
-        for pairs, among in (
-            (given.asking, answers),
-            (given.answering, answers),
-            (given.answering, answers & given.cold),
-            (given.known, answers),
-        )
+    asking, answering, known = (
+        ranks(scores, trained, pairs, answers) for pairs in (given.asking, given.answering, given.known)
     )
-    return tuple(
-        float((rank <= k).double().mean())
-        for rank, k in zip((asking, answering, own, own, known), (10, 10, 5, 10, 10), strict=True)
-    )
+    own = ranks(scores, trained, given.answering, answers & given.cold)
+    found = ((asking, 10), (answering, 10), (own, 5), (own, 10), (known, 10))
+    return tuple(float((rank <= k).double().mean()) for rank, k in found)
 
 
 def counts(trained: Edges, x: Edges, cold_ones: Tensor) -> Scores:

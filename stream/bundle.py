@@ -129,14 +129,11 @@ class Serving:
         place = self.place.get(item)
         if place is None or not self._asks[place]:
             return []
-        scores = self.scores([place])[0]
-        found = self._best(scores, k)
-        scores[[self.place[name] for name, _ in found]] = -math.inf
-        return found + self._best(scores.masked_fill(self.bundle.warm, -math.inf), new)
-
-    def _best(self, scores: Tensor, k: int) -> list[tuple[str, float]]:
-        best, which = scores.sort(descending=True, stable=True)  # of equal ones the first id, which topk does not say
-        pairs = zip(which[:k].tolist(), best[:k].tolist(), strict=True)
+        # of equal ones the first id, which topk does not say
+        best, which = self.scores([place])[0].sort(descending=True, stable=True)
+        cold = k + (~self.bundle.warm[which[k:]]).nonzero().squeeze(1)[:new]
+        listed = torch.cat([torch.arange(min(k, len(which))), cold])
+        pairs = zip(which[listed].tolist(), best[listed].tolist(), strict=True)
         return [(self.bundle.ids[n], rel) for n, rel in pairs if rel > -math.inf]
 
     def cold(self, item: str) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 from learner.graph.edges import Edges, degrees, edges, linked, propagate
 from learner.graph.evaluation import BUCKETS, Scores, area, of_pairs, ranks, scores_of
 from stream.bundle import Bundle
-from stream.snapshot import Snapshot, renumbered
+from stream.snapshot import Snapshot, renumbered, rows_of
 
 TOP = 10
 MOST = 20_000  # edges, evenly spaced, that tell
@@ -90,9 +90,7 @@ def _known(before: Bundle, taken: Snapshot) -> Edges:
     """The edges that ``before`` was learned from, between the products that are still there."""
     assert before.bought is not None
     assert before.weight is not None
-    place = {name: n for n, name in enumerate(taken.ids)}
-    row = torch.tensor([place.get(name, -1) for name in before.ids], dtype=torch.int64)
-    pairs = row[before.bought.long()]
+    pairs = rows_of(taken.ids, before.ids)[before.bought.long()]
     there = (pairs >= 0).all(0)
     return edges(len(taken.ids), pairs[:, there], before.weight[there])
 

@@ -28,7 +28,7 @@ from learner.graph.cold import placed
 from learner.graph.dual import Start
 from learner.graph.edges import Edges, Graph, degrees, graph, kept
 from learner.graph.embeddings import Embeddings
-from learner.graph.evaluation import ranks, scores_of
+from learner.graph.evaluation import hits, scores_of
 from learner.graph.features import Features, words
 from learner.graph.methods import GRAPH_METHODS
 from stream.assemble import bucket
@@ -188,7 +188,8 @@ def _planned(
 def start_of(told: Snapshot, before: Bundle | None) -> Start | None:
     """The tables of the version before, and where in them each product is.
 
-    None: the method begins anew, there are no tables, they are of other features or of another width, or most edges are new.
+    None: the method begins anew, there are no tables, they are of other features, of another width or of settings that there
+    are not, or most edges are new.
     """
     method, words_there = GRAPH_METHODS[told.method], BUCKETS if told.words.shape[1] else 0
     if method.short is None or before is None or before.tables is None:
@@ -198,7 +199,7 @@ def start_of(told: Snapshot, before: Bundle | None) -> Start | None:
         return None
     if int((told.since <= before.until).sum()) < KNOWN * len(told.since):
         return None
-    return Start(before.tables, rows_of(before, told.ids))
+    return Start(before.tables, rows_of(before.ids, told.ids))
 
 
 def _in_space(new: Embeddings, past: Embeddings, space: int, number: int) -> tuple[Embeddings, int, dict[str, Any]]:
@@ -213,15 +214,15 @@ def _in_space(new: Embeddings, past: Embeddings, space: int, number: int) -> tup
 
 def renumbered(bundle: Bundle, ids: Sequence[str]) -> Embeddings:
     """The places of a bundle for these products; those it does not know neither ask nor answer."""
-    which = rows_of(bundle, ids)
+    which = rows_of(bundle.ids, ids)
     known = which >= 0
     rows = [value[which.clamp(min=0)] for value in bundle.embeddings]
     return Embeddings(*(value * (known[:, None] if value.dim() > 1 else known) for value in rows))
 
 
-def rows_of(bundle: Bundle, ids: Sequence[str]) -> Tensor:
-    """The row in a bundle of each of these products [N] int64, -1 where it does not know one."""
-    place = {name: n for n, name in enumerate(bundle.ids)}
+def rows_of(known: Sequence[str], ids: Sequence[str]) -> Tensor:
+    """The place among ``known`` products of each of these [N] int64, -1 where it is not there."""
+    place = {name: n for n, name in enumerate(known)}
     return torch.tensor([place.get(name, -1) for name in ids], dtype=torch.int64)
 
 
@@ -231,10 +232,10 @@ def _check(new: Embeddings, past: Embeddings | None, edges: Edges, since: Tensor
     newest = torch.argsort(since, descending=True, stable=True)[:count]
     left = kept(edges, torch.ones(len(since), dtype=torch.bool).index_fill_(0, newest, False))
     test = torch.stack([edges.source[newest], edges.target[newest]])
-    hits = [
-        None if given is None else float((ranks(scores_of(given), left, test, given.answers) <= HITS).double().mean())
+    now, then = (
+        None if given is None else hits(scores_of(given), left, test, given.answers, HITS) / count
         for given in (new, past)
-    ]
-    if hits[0] is not None and hits[1] is not None and hits[0] < WORSE * hits[1]:
-        raise Refused(f"HR@{HITS} on the newest edges is {hits[0]:.4f}, that of the version before {hits[1]:.4f}")
-    return {"newest": count, "newest_hits": hits[0], "newest_hits_before": hits[1]}
+    )
+    if now is not None and then is not None and now < WORSE * then:
+        raise Refused(f"HR@{HITS} on the newest edges is {now:.4f}, that of the version before {then:.4f}")
+    return {"newest": count, "newest_hits": now, "newest_hits_before": then}

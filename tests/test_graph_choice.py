@@ -11,7 +11,7 @@ from learner.graph import choice, features, training
 from learner.graph.choice import Choice, choose
 from learner.graph.dual import Settings, short
 from learner.graph.edges import Edges, Graph, edges
-from learner.graph.evaluation import Scores, ranks
+from learner.graph.evaluation import Scores, hits
 from learner.graph.features import Features
 from learner.graph.methods import GRAPH_METHODS, GraphMethod
 from stream import snapshot
@@ -44,11 +44,11 @@ def test_held_out_edges_are_not_in_the_training(monkeypatch: pytest.MonkeyPatch)
 
     told: list[Tensor] = []
 
-    def ranked(scores: Scores, bought: Edges, asked: Tensor, answers: Tensor) -> Tensor:
+    def counted(scores: Scores, bought: Edges, asked: Tensor, answers: Tensor) -> int:
         told.append(asked)
-        return ranks(scores, bought, asked, answers)
+        return hits(scores, bought, asked, answers)
 
-    monkeypatch.setattr(choice, "ranks", ranked)
+    monkeypatch.setattr(choice, "hits", counted)
     world = graphs.world(each=2)
     method = GraphMethod(train, {name: short(one) for name, one in DUAL.settings.items()}, short)
     found = [choose(method, world.graph, world.words, 3) for _ in range(2)]

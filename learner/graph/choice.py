@@ -14,12 +14,11 @@ from torch import Tensor
 from learner.graph import dual
 from learner.graph.cold import shift_of
 from learner.graph.edges import Edges, Graph, kept
-from learner.graph.evaluation import ranks, scores_of
+from learner.graph.evaluation import hits, scores_of
 from learner.graph.features import Features
 from learner.graph.methods import GraphMethod
 
 HELD, MOST = 0.1, 4000  # share of edges that tell, and at most so many
-TOP = 10
 
 
 class Choice(NamedTuple):
@@ -40,13 +39,14 @@ def choose(method: GraphMethod, graph: Graph, x: Features | None, seed: int, tol
     if told is None:
         bought, told = _held_out(graph.bought, seed)
         graph = graph._replace(bought=bought)
-    tried, hits = {}, {}
+    tried, found = {}, {}
     for name, settings in method.settings.items():
         places, _ = tried[name] = method.train(graph, x, method.short(settings), seed, None, None)
-        hits[name] = float((ranks(scores_of(places), graph.bought, told, places.answers) <= TOP).double().mean())
-    best = max(hits, key=lambda name: hits[name])
+        found[name] = hits(scores_of(places), graph.bought, told, places.answers)
+    best = max(found, key=lambda name: found[name])
     places, tables = tried[best]
-    return Choice(best, shift_of(places, graph.bought, x, told, None if tables is None else dual.said(tables, x)))
+    assert tables is not None  # a method with short trainings has them
+    return Choice(best, shift_of(places, graph.bought, x, told, dual.said(tables, x)))
 
 
 def _held_out(edges: Edges, seed: int) -> tuple[Edges, Tensor]:

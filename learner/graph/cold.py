@@ -19,10 +19,9 @@ from learner.graph import features
 from learner.graph.dual import States
 from learner.graph.edges import Edges
 from learner.graph.embeddings import Embeddings
-from learner.graph.evaluation import ranks, scores_of
+from learner.graph.evaluation import hits, scores_of
 from learner.graph.features import Features
 
-TOP = 10
 NEAREST = 5
 LIMIT = 16.0  # the shift is no further below 0, in logits
 HALVINGS = 9
@@ -78,15 +77,15 @@ def shift_of(
     """
     level, cold = placed(known, x, said), ~known.answers
 
-    def hits(given: Embeddings) -> float:
-        return float((ranks(scores_of(given), bought, told, given.answers) <= TOP).double().sum())
+    def found(given: Embeddings) -> int:
+        return hits(scores_of(given), bought, told, given.answers)
 
-    least = hits(level._replace(answers=known.answers)) * (1 - loss)
-    if hits(level) >= least:
+    least = found(level._replace(answers=known.answers)) * (1 - loss)
+    if found(level) >= least:
         return 0.0
     low, high = -LIMIT, 0.0
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         moved = level.target_bias + middle * cold
-        low, high = (middle, high) if hits(level._replace(target_bias=moved)) >= least else (low, middle)
+        low, high = (middle, high) if found(level._replace(target_bias=moved)) >= least else (low, middle)
     return low

@@ -60,6 +60,11 @@ def ranks(scores: Scores, trained: Edges, test: Tensor, answers: Tensor | None =
     return found
 
 
+def hits(scores: Scores, trained: Edges, test: Tensor, answers: Tensor | None = None, k: int = 10) -> int:
+    """How many of the test edges [2, T] have a rank of at most k, see `ranks`."""
+    return int((ranks(scores, trained, test, answers) <= k).sum())
+
+
 def of_pairs(scores: Scores, nodes: int, u: Tensor, v: Tensor) -> Tensor:
     """Scores of pairs u [B], v [B]: [B]."""
     found = torch.empty(len(u))

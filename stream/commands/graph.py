@@ -47,7 +47,7 @@ def related(
             bought = number(one.bought, 2) if one.bought else "-"
             table.add_row(escape(plain(one.item)), number(one.rel, 3), "cold" if one.cold else "", bought)
         out.print(table)
-        if new and not found[-1].cold:
+        if new and len(found) <= k:
             out.print(
                 "no other product is cold: `item` records tell of products before they are bought", highlight=False
             )

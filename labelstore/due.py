@@ -81,12 +81,13 @@ class Target:
     def _at_ages(self, start: int, stop: int) -> list[Due]:
         found: list[Due] = []
         for age in sorted({self.window}.union(*map(_ages, self.schedules))):
-            asked = [(i, s) for i, s in enumerate(self.schedules) if age in _ages(s) or age == self.window]
-            shown = (
-                self.shown(age, start, stop)
-                if any(age in _ages(s) or s.outcomes or s.confirm for _, s in asked)
-                else []
-            )
+            closes = age == self.window
+            asked = [
+                (i, s)
+                for i, s in enumerate(self.schedules)
+                if age in _ages(s) or (closes and (s.outcomes or s.confirm))
+            ]
+            shown = self.shown(age, start, stop) if asked else []
             depends = any((age in s.ages and not s.every) or s.confirm for _, s in asked)
             credits = self.credits([seq for seq, _, _ in shown]) if depends else {}
             for seq, at, known_at in shown:
@@ -194,7 +195,7 @@ class Target:
             last = look_before(look.at, at, known_at, self.window, schedule, credits)
         if not credits:
             return _Known(at, first, 0, 0, final, -1, 0, at if last is None else last)
-        converted = converted_at(look.at, credits)
+        converted = look.at if look.look == Look.CONVERSION else converted_at(look.at, credits)
         before = (0, at) if last is None else (label_at(last, credits), last)
         delay = -1 if converted is None else converted - at
         seen = label_at(min(first, look.at), credits)

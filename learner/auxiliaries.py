@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from learner import delay, posterior, reveals, runoff, weights
@@ -21,8 +22,13 @@ def _signals(state: posterior.SignalRatio, batch: Batch) -> dict[str, Tensor]:
 
 
 def _first_look(state: posterior.FirstLook, batch: Batch) -> dict[str, Tensor]:
-    early, late, never = posterior.first_look(state, batch.rows).T
-    return {"p_dp": late, "p_rn": never / (late + never), "p_early": early / (early + late)}
+    logits = posterior.first_look(state, batch.rows)
+    early, late, never = logits.T
+    return {
+        "p_dp": logits.softmax(1)[:, 1],
+        "p_rn": torch.sigmoid(never - late),
+        "p_early": torch.sigmoid(early - late),
+    }
 
 
 def _begin(shape: Shape, elapsed: float, window: float) -> posterior.FirstLook:

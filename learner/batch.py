@@ -9,6 +9,7 @@ from torch import Tensor
 
 KINDS = 4  # kinds of signal told apart; further kinds share the last place
 SETS = 2**KINDS  # of kinds
+TICK = 1e-3  # s, the resolution of looks
 
 
 class Look(IntEnum):
@@ -36,6 +37,11 @@ class Rows(NamedTuple):
     def size(self) -> int:
         """R."""
         return self.numbers.shape[0]
+
+    @property
+    def row(self) -> Tensor:
+        """The row of each hashed value, [N] int64."""
+        return torch.repeat_interleave(torch.arange(self.size), self.ptr.diff())
 
     def take(self, index: Tensor) -> "Rows":
         """The rows named by ``index`` [B] int64, in that order."""

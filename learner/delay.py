@@ -52,7 +52,8 @@ def init(elapsed: float, window: float) -> Delay:
 
 
 def update(state: Delay, outcomes: Batch) -> Delay:
-    """Count the conversions among outcomes: the first known conversion of each impression comes once."""
+    """Count the conversions among outcomes: of each impression the first one, and the one that is learned again where the
+    first was known and taken back before the first look."""
     found = (outcomes.look == Look.CONVERSION) & (outcomes.delay >= 0)
     if not bool(found.any()):
         return state

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
 TINY = 1e-30  # where a share is 0
+LOG_RATES = (-2.0, 8.0)  # log lam of a delay, lam a window: between .14 and 2,981
 
 
 def log_loss(logit: Tensor, label: Tensor) -> Tensor:
@@ -32,7 +33,8 @@ def exponential_delay(logit: Tensor, log_rate: Tensor, label: Tensor, age: Tenso
     -log(1 - f). The paper's delays do not end, which does not fit labels that do. Shapes: all [B] -> [B].
     """
     rate = _rate(log_rate)
-    converted = -logsigmoid(logit) - rate.log() + rate * delay + torch.log(-torch.expm1(-rate))
+    outside = (log_rate - log_rate.clamp(*LOG_RATES)).abs()  # where the rest is flat: it must find back
+    converted = -logsigmoid(logit) - rate.log() + rate * delay + torch.log(-torch.expm1(-rate)) + outside
     return torch.where(label > 0, converted, mixture(logit, log_left(log_rate, age)))
 
 
@@ -50,5 +52,5 @@ def delay_information(log_rate: Tensor) -> Tensor:
 
 
 def _rate(log_rate: Tensor) -> Tensor:
-    """lam, held between .14 and 2,981 a window."""
-    return log_rate.clamp(-2, 8).exp()
+    """lam, held within LOG_RATES."""
+    return log_rate.clamp(*LOG_RATES).exp()

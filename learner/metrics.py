@@ -106,5 +106,5 @@ def log_losses(score: Floats, label: NDArray[np.int64]) -> Floats:
 
 def divergences(p: Floats, score: Floats) -> Floats:
     """KL(p || score) of each row, [N]: the log loss that is expected beyond the one of the true p."""
-    s = np.clip(score, CLIP, 1 - CLIP)
+    p, s = np.clip(p, CLIP, 1 - CLIP), np.clip(score, CLIP, 1 - CLIP)
     return p * np.log(p / s) + (1 - p) * np.log((1 - p) / (1 - s))

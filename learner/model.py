@@ -22,7 +22,7 @@ BELIEF = 1.0  # the same for the intercept and the slopes of numbers
 HALF = 0.5  # attribution windows of event time after which what was learned counts half
 MOVES = 0.5  # of a logit, what the level of a market moves in one attribution window: a standard deviation
 FADING = 0.95  # of recent batches, in the length of a step
-STRIDE = 4.0  # of a logit, the most that one step may move it
+STRIDE = 4.0  # of a logit, the most that one step of the linear part may move it
 FEW = 16.0  # rows for which the belief counts that an input's level moves as that of all does, and that not at all
 TINY = 1e-20  # where nothing bends
 FIRST = {"weight": PRIOR, "slope": BELIEF, "base": BELIEF}  # curvature never falls below it
@@ -129,12 +129,12 @@ class ConversionModel:
             a = sum_j B_j u_j^2 / sum_rows h (sum_j x_j u_j)^2 <= 1,   u_j = G_j / sqrt(C_j B_j),   B = sum h x^2 here
 
         the minimum, along this direction, of the quadratic with diagonal C whose correlations are those of the batch: 1
-        where errors have nothing in common, 1 / F where all have; see `_length`. No step moves the logit of a row by more
-        than STRIDE. ``gradient`` [R]: dL / dlogit of each row.
+        where errors have nothing in common, 1 / F where all have; see `_length`. It moves the logit of no row by more than
+        STRIDE. ``gradient`` [R]: dL / dlogit of each row.
         """
         p = torch.sigmoid(run.logit.detach())
         curvature, numbers, rows = weight * p * (1 - p), run.numbers, run.rows
-        row = torch.repeat_interleave(torch.arange(rows.size), rows.ptr.diff())
+        row = rows.row
         used, place = torch.unique(rows.ids, return_inverse=True)
         nothing = torch.zeros(len(used))
         parts = {  # of the batch: B, G
@@ -206,7 +206,6 @@ class Pass(NamedTuple):
 
 def by_slot(rows: Rows, slots: int) -> tuple[Tensor, Tensor]:
     """Hashed values ordered by (row, slot): ids [N], and where each of the R * slots bags begins [R * slots]."""
-    row = torch.repeat_interleave(torch.arange(rows.size), rows.ptr.diff())
-    bag = row * slots + rows.slots
+    bag = rows.row * slots + rows.slots
     ends = torch.bincount(bag, minlength=rows.size * slots).cumsum(0)
     return rows.ids[torch.argsort(bag, stable=True)], torch.cat([ends.new_zeros(1), ends[:-1]])

@@ -102,7 +102,7 @@ def dfm(outputs: Outputs, batch: Batch) -> Weighed:
     p_rn = weights.real_negative(outputs.f, log_left(other, age))
     weight = torch.where((first > 0) & (batch.label == 0), p_rn, 1.0)
     bend = batch.label * delay_information(other) / (torch.sigmoid(other) * torch.sigmoid(-other))
-    return Weighed(known - (1 - first) * earlier, weight, p_rn, torch.stack([first, bend], 1))
+    return Weighed(known - (1 - first) * earlier, weight, outputs.f, torch.stack([first, bend], 1))
 
 
 def gdfm(outputs: Outputs, batch: Batch) -> Weighed:
@@ -111,7 +111,7 @@ def gdfm(outputs: Outputs, batch: Batch) -> Weighed:
     unknown = mixture(outputs.logit, outputs.log_r)
     loss = torch.where(batch.label > 0, log_loss(outputs.logit, batch.label), unknown)
     weight = torch.where(batch.label > 0, 1.0, p_rn)
-    return Weighed(outputs.reveal * loss, weight, p_rn, outputs.reveal[:, None])
+    return Weighed(outputs.reveal * loss, weight, outputs.f, outputs.reveal[:, None])
 
 
 LEAST = 0.02  # of all information, what looks add at least
@@ -128,14 +128,14 @@ def hybrid(outputs: Outputs, batch: Batch) -> Weighed:
     z = torch.where(batch.label > 0, 1.0, 1 - weights.real_negative(f, outputs.log_r)).detach()
     was = torch.where(batch.before > 0, 1.0, 1 - weights.real_negative(f, outputs.log_r_before)).detach()
     held = torch.where(first, 0.0, outputs.trust_before)
-    fading = torch.exp2(-(batch.age - batch.elapsed) / (HALF * outputs.window)).to(z.dtype)
-    counts = torch.where(first, 1.0, fading)
+    counts = torch.exp2(-(batch.age - batch.elapsed) / (HALF * outputs.window)).to(z.dtype)  # 1 at the first look
     for_one = counts * (outputs.trust * z - held * was)
     for_zero = counts * (outputs.trust * (1 - z) - held * (1 - was))
     gained = counts * (outputs.trust * _information(f, z) - held * _information(f, was))
     share = torch.where(first, _share(gained, f, first), _share(gained, f, ~first))
-    weight = torch.where(first, torch.where(batch.label > 0, 1.0, 1 - z), for_one)
-    return Weighed(two_sided(outputs.logit, for_one, for_zero), weight, z, share[:, None])
+    weight = torch.where(batch.label > 0, for_one, for_zero)
+    weight = torch.where(first, torch.where(batch.label > 0, 1.0, 1 - z), weight)
+    return Weighed(two_sided(outputs.logit, for_one, for_zero), weight, f, share[:, None])
 
 
 def _information(f: Tensor, z: Tensor) -> Tensor:

@@ -79,6 +79,7 @@ class FirstLook(NamedTuple):
 
 
 RATE = 0.1  # Adagrad
+VALUES = 16.0  # hashed values of a row; those of a row that has more move less
 BELIEF = (0.025, 0.025, 0.95)  # before anything has settled
 
 
@@ -89,29 +90,27 @@ def init_first_look(buckets: int) -> FirstLook:
 
 
 def first_look(state: FirstLook, rows: Rows) -> Tensor:
-    """Probabilities of (immediate positive, delayed positive, real negative): [R, 3] float32."""
-    row = _row(rows)
-    logits = torch.zeros(rows.size, 3).index_add(0, row, state.table[rows.ids]) + state.bias
-    return logits.softmax(1)
+    """Logits, whose softmax is P(immediate positive, delayed positive, real negative): [R, 3] float32."""
+    return torch.zeros(rows.size, 3).index_add(0, rows.row, state.table[rows.ids]) + state.bias
 
 
 def update_first_look(state: FirstLook, outcomes: Batch, by: Look = Look.CLOSE) -> FirstLook:
-    """One step of sparse Adagrad on the settled rows, or on the rows at their deadline: looks of kind ``by``."""
+    """One step of sparse Adagrad on the settled rows, or on the rows at their deadline: looks of kind ``by``.
+
+    All values of a row step alike, so a row of n values moves n steps far; beyond VALUES of them each step is shorter.
+    """
     settled = (outcomes.look == by).nonzero().squeeze(1)
     if len(settled) == 0:
         return state
     outcomes = outcomes.take(settled)
     happened = torch.where(outcomes.first_label > 0, 0, torch.where(outcomes.label > 0, 1, 2))
-    wrong = (first_look(state, outcomes.rows) - torch.eye(3)[happened]) / len(settled)  # dL/dlogits
-    ids, place = torch.unique(outcomes.rows.ids, return_inverse=True)
-    gradient = torch.zeros(len(ids), 3).index_add(0, place, wrong[_row(outcomes.rows)])
+    rows = outcomes.rows
+    wrong = (first_look(state, rows).softmax(1) - torch.eye(3)[happened]) / len(settled)  # dL/dlogits
+    ids, place = torch.unique(rows.ids, return_inverse=True)
+    gradient = torch.zeros(len(ids), 3).index_add(0, place, wrong[rows.row])
+    longest = torch.zeros(len(ids)).scatter_reduce(0, place, rows.ptr.diff()[rows.row].float(), "amax")
     squares = state.squares[ids] + gradient.square()
     state.squares[ids] = squares
-    state.table[ids] -= RATE * gradient / squares.sqrt()
+    state.table[ids] -= RATE * gradient / squares.sqrt() / (longest / VALUES).clamp(min=1)[:, None]
     bias_squares = state.bias_squares + wrong.sum(0).square()
     return state._replace(bias=state.bias - RATE * wrong.sum(0) / bias_squares.sqrt(), bias_squares=bias_squares)
-
-
-def _row(rows: Rows) -> Tensor:
-    """The row of each hashed value: [N] int64."""
-    return torch.repeat_interleave(torch.arange(rows.size), rows.ptr.diff())

@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 
 from learner import delay
-from learner.batch import SETS, Batch, Look, set_of
+from learner.batch import SETS, TICK, Batch, Look, set_of
 from learner.posterior import MEMORY, PRIOR
 from learner.schedules import reveal_ages
 from learner.weights import EPS
 
 BELIEF = 60.0  # rows the start counts for
-TICK = 1e-3  # s, the resolution of looks
 
 
 class Reveals(NamedTuple):

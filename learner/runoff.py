@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from learner import delay, triangle
-from learner.batch import KINDS, SETS, Batch, Look, set_of
+from learner.batch import KINDS, SETS, TICK, Batch, Look, set_of
 from learner.delay import COHORTS
 from learner.model import MOVES
 from learner.triangle import Facts, Fit
@@ -68,10 +68,11 @@ class RunOff(NamedTuple):
 
 def init(elapsed: float, window: float) -> RunOff:
     """Nothing is known. ``elapsed``: age of the first look, s; ``window``: attribution window, s."""
+    elapsed = max(elapsed, TICK)  # what converts at once is known at the first look, though that be at once
     edges = torch.tensor(sorted({0.0, elapsed, window, *(window / 2**k for k in range(1, BUCKETS))})).double()
     buckets, bins, cohorts = len(edges) - 1, len(BINS) + 1, COHORTS + 2
     belief = _belief(edges)
-    later = torch.cat([belief.flip(0).cumsum(0).flip(0), belief.new_zeros(1)]).clamp(min=1e-9)
+    later = _from(belief).clamp(min=1e-9)
     return RunOff(
         edges,
         torch.searchsorted(edges, torch.tensor(elapsed).double()),
@@ -115,7 +116,7 @@ def trust(state: RunOff, age: Tensor) -> Tensor:
 
 def _edge(state: RunOff, age: Tensor) -> Tensor:
     """The last edge that is not above each age [B] s: [B] int64."""
-    edge = torch.searchsorted(state.edges, age.to(torch.float64).contiguous(), right=True) - 1
+    edge = torch.searchsorted(state.edges, age.to(torch.float64).contiguous() + TICK, right=True) - 1
     return edge.clamp(0, len(state.edges) - 1)
 
 
@@ -229,9 +230,13 @@ def _fit(state: RunOff, now: float) -> RunOff:
 
 def _ratios(state: RunOff, facts: Facts, nothing: Tensor) -> Tensor:
     """log r at each edge, [J + 1, G, SETS]; states never seen say no more than the delay does."""
-    after = (state.shares[-1][:, None] * facts.late).flip(0).cumsum(0).flip(0)
-    after = torch.cat([after, torch.zeros_like(after[:1])]).clamp(min=1e-12)
-    alive = torch.cat([state.shares[-1].flip(0).cumsum(0).flip(0), state.shares.new_zeros(1)]).clamp(min=1e-9)
+    after = _from(state.shares[-1][:, None] * facts.late).clamp(min=1e-12)
+    alive = _from(state.shares[-1]).clamp(min=1e-9)
     ratios = alive.log()[:, None, None].repeat(1, nothing.shape[0], SETS)
     ratios[:, :, facts.used] = after.log()[:, None] - nothing.log()
     return ratios
+
+
+def _from(shares: Tensor) -> Tensor:
+    """Sums from each edge on: [J, ..] -> [J + 1, ..]."""
+    return torch.cat([shares, torch.zeros_like(shares[:1])]).flip(0).cumsum(0).flip(0)

@@ -4,7 +4,8 @@ Intervals are 95 % percentile intervals of a paired block bootstrap: impressions
 shown, blocks (and seeds, where there are several) are drawn anew with replacement, the same ones for every method.
 
     excess log loss = log loss - log loss of `oracle`
-    RI(metric)      = (method - pretrained) / (oracle - pretrained), only where the interval of the denominator excludes 0
+    RI(metric)      = (method - pretrained) / (oracle - pretrained), only where oracle is ahead of pretrained in
+    log loss beyond the interval of their difference
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,11 +41,11 @@ def compare(methods: dict[str, Any], seeds: Sequence[Hours]) -> dict[str, Any]:
     best = min(losses, key=lambda name: losses[name]) if losses else None
     oracle = next((name for name in ORACLES if name in losses), None)
     for name, told in methods.items():
-        to_best = None if name not in losses or best is None else _gap(drawn, names, name, best)
+        mine = None if drawn is None or name not in names else drawn[:, names.index(name)]
         told["interval"] = {
-            "log_loss": None if drawn is None or name not in losses else interval(drawn[:, names.index(name), 0]),
-            "pcoc": None if drawn is None or name not in losses else interval(drawn[:, names.index(name), 1]),
-            "behind_best": to_best,
+            "log_loss": None if mine is None else interval(mine[:, 0]),
+            "pcoc": None if mine is None else interval(mine[:, 1]),
+            "behind_best": None if best is None else _gap(drawn, names, name, best),
         }
         told["behind_best"] = losses[name] - losses[best] if name in losses and best else None
         if oracle and name in losses:

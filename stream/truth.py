@@ -26,7 +26,7 @@ class Truth:
                 rows = csv.reader(file)
                 if next(rows, [])[:2] != ["impression_id", "p"]:
                     raise ValueError("its first line does not begin with impression_id,p")
-                found = [(row[0].encode(), float(row[1])) for row in rows]
+                found = [(row[0].encode(), _probability(row[1])) for row in rows]
         except (OSError, EOFError, ValueError, IndexError) as error:
             raise SourceError(f"{path}: not a truth file ({error}); expected what `belated simulate` writes") from None
         ids, p = np.array([name for name, _ in found]), np.array([value for _, value in found], dtype=np.float64)
@@ -47,6 +47,13 @@ class Truth:
             raise SourceError(f"{self._path}: knows nothing of impression {name!r}; it is the truth of another log")
         found: NDArray[np.float64] = self._p[place]
         return found
+
+
+def _probability(text: str) -> float:
+    p = float(text)
+    if not 0 <= p <= 1:
+        raise ValueError(f"p is {text}, not between 0 and 1")
+    return p
 
 
 def beside(log: Path) -> Truth | None:

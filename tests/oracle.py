@@ -216,7 +216,7 @@ class Oracle:
             label(credits, min(first, at)),
             self.signals(place, min(first, at)),
             int(at >= max(event.at + self.window, known_at)),
-            flips[0] - event.at if flips else -1,
+            (at if why is Look.CONVERSION else flips[0]) - event.at if flips else -1,
             0 if last is None else label(credits, last),
             event.at if last is None else last,
             self.signals(place, at),

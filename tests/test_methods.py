@@ -16,6 +16,7 @@ from learner import schedules
 from learner.auxiliaries import AUXILIARIES
 from learner.batch import KINDS, Batch, Look, Rows
 from learner.contract import DelayedFeedback, Outputs
+from learner.losses import exponential_delay
 from learner.methods import DEFAULT, METHODS
 from learner.schedules import Looks
 
@@ -248,6 +249,16 @@ def test_the_delay_of_dfm_is_that_of_its_converters() -> None:
         delays = [(share, known / WINDOW) for share, known, _ in world.cases() if known < NEVER]
         mean = sum(share * delay for share, delay in delays) / world.p
         assert 1 / rate - 1 / math.expm1(rate) == pytest.approx(mean, abs=1e-8)
+
+
+def test_a_delay_outside_its_bounds_finds_back() -> None:
+    """There lam is held, and the likelihood is flat; the rate is pulled back by delays, and what is within is left alone."""
+    label, half, logit = torch.ones(3), torch.full((3,), 0.5), torch.zeros(3)
+    rate = torch.tensor([-2.5, 1.0, 9.0], requires_grad=True)
+    (slope,) = torch.autograd.grad(exponential_delay(logit, rate, label, half, half).sum(), rate)
+    assert (float(slope[0]), float(slope[2])) == (-1.0, 1.0)
+    lam = math.e
+    assert float(slope[1]) == pytest.approx(lam * 0.5 - 1 + lam / math.expm1(lam), abs=1e-6)
 
 
 @pytest.mark.parametrize("seen", [Look.FIRST, Look.CONVERSION])

@@ -1,11 +1,13 @@
 """Metrics from counts against exact definitions and against river."""
 
+import math
+
 import numpy as np
 import pytest
 from river import metrics as river
 from river import stats
 
-from learner.metrics import Metrics
+from learner.metrics import Metrics, divergences
 
 
 def sample(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,6 +80,14 @@ def test_undefined_figures_are_none() -> None:
     told = counted(np.array([0.2, 0.3]), np.array([0, 0])).summary()
     assert (told["auc"], told["pr_auc"], told["ne"], told["pcoc"]) == (None, None, None, None)
     assert told["log_loss"] == pytest.approx(-(np.log(0.8) + np.log(0.7)) / 2)
+
+
+def test_a_truth_of_zero_or_one_is_far_from_the_other_and_not_from_itself() -> None:
+    p = np.array([0.0, 1.0, 0.0, 1.0, 0.3])
+    near, far = divergences(p, p), divergences(p, np.array([0.5, 0.5, 1.0, 0.0, 0.3]))
+    assert np.allclose(near, 0, atol=1e-12)
+    assert np.allclose(far[:2], math.log(2), atol=1e-4)
+    assert bool((far[2:4] > 10).all())
 
 
 def test_scores_of_zero_and_one_stay_finite() -> None:

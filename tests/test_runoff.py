@@ -198,6 +198,30 @@ def test_before_anything_is_known() -> None:
     assert torch.allclose(found.exp(), expected.expand(50))
 
 
+def test_an_age_of_whole_milliseconds_is_at_its_edge() -> None:
+    """The look at a 64th of 15 minutes falls at 14.062 s, its edge at 14.0625: what is not known by then is the same."""
+    state = runoff.init(60.0, 900.0)
+    looks = torch.tensor([14.062, 28.125, 60.0, 900.0]).double()
+    edges = torch.tensor([900.0 / 64, 900.0 / 32, 60.0, 900.0]).double()
+    assert torch.equal(runoff.trust(state, looks), runoff.trust(state, edges))
+    assert float(runoff.trust(state, torch.tensor([14.06]).double())) < float(runoff.trust(state, edges[:1]))
+
+
+def test_what_converts_at_once_was_never_pending() -> None:
+    """With a first look at the impression, conversions of that moment are known at it and never wait."""
+    log, state = simulate(World()), runoff.init(0.0, WINDOW)
+    log.delay[::2] = 0.0
+    rows = torch.arange(20_000)
+    for look, at in ((Look.FIRST, log.shown), (Look.CONVERSION, log.shown + log.delay)):
+        some = rows[(at[rows] < log.shown[20_000])]
+        told = batch(log, some, look, at[some])
+        state = runoff.update(state, told._replace(elapsed=0 * told.elapsed), log.f[some])
+    facts = runoff._facts(state, float(log.shown[20_000]))
+    later = (log.delay[rows] > 0) & (log.shown + log.delay < log.shown[20_000])[rows]
+    assert float(state.pending.sum()) == float((log.delay[rows] > 0).sum())
+    assert float(facts.pending.sum()) >= float(state.pending.sum() - later.sum())
+
+
 def test_old_cohorts_fall_out_and_are_kept_in_sum() -> None:
     """No conversion is lost where its cohort is no longer told apart: sums fade, and do not jump."""
     log = simulate(World())

@@ -174,6 +174,10 @@ def test_the_truth_is_beside(tmp_path: Path) -> None:
     (tmp_path / "other.csv.gz").write_bytes(gzip.compress(b"a,b\n1,2\n"))
     with pytest.raises(SourceError, match=r"other\.csv\.gz: not a truth file"):
         Truth(tmp_path / "other.csv.gz")
+    for p in ("1.5", "nan", "-0.1"):
+        (tmp_path / "other.csv.gz").write_bytes(gzip.compress(f"impression_id,p\ni1,{p}\n".encode()))
+        with pytest.raises(SourceError, match=f"p is {p}, not between 0 and 1"):
+            Truth(tmp_path / "other.csv.gz")
     assert beside(tmp_path) is None
 
 

@@ -9,10 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner import features
+from learner.auxiliaries import AUXILIARIES
 from learner.batch import KINDS, Batch, Look, Rows, cat, cat_rows, restore, tensors
 from learner.methods import METHODS
 from learner.model import BELIEF, FEW, FIRST, MOVES, PRIOR, RATE, START, STRIDE, ConversionModel, Shape, by_slot
-from learner.posterior import STATES, SignalRatio, init_signals, log_ratio, signal_state, update_signals
+from learner.posterior import (
+    STATES,
+    SignalRatio,
+    init_first_look,
+    init_signals,
+    log_ratio,
+    signal_state,
+    update_first_look,
+    update_signals,
+)
 from learner.trainer import BATCH, BLOCK, Trainer
 
 SMALL = Shape(buckets=512, slots=5, numbers=3, width=4, hidden=(8, 6))
@@ -93,6 +103,33 @@ def test_long_and_short_runs_of_rows_score_alike() -> None:
     for n in (0, 1, BLOCK - 1, BLOCK, 2 * BLOCK + 2):
         assert torch.equal(LEARNER.score(many.take(torch.tensor([n]))), whole[n : n + 1])
     assert LEARNER.score(many.take(torch.empty(0, dtype=torch.int64))).shape == (0,)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_estimates_at_their_bounds_are_told_as_clipped(method: str) -> None:
+    """A conversion that is known, or a window that is closed, is certain: no estimate was clipped for that."""
+    learner = trainer(method)
+    for turn, look in enumerate((Look.FIRST, Look.AGE, Look.CONVERSION, Look.CLOSE)):
+        learner.learn(batch(BATCH, turn, look))
+    assert learner.report.looks == 4 * BATCH
+    assert learner.report.clipped == 0
+
+
+@pytest.mark.parametrize("values", [1, 100, 3000])
+def test_first_looks_of_rows_with_thousands_of_values(values: int) -> None:
+    """A softmax of them learns the shares as of rows with one, and is never 0 / 0."""
+    state, chance = init_first_look(1 << 16), torch.Generator().manual_seed(0)
+    shared = torch.arange(values)
+    for turn in range(60):
+        told = batch(64, turn, Look.CLOSE)
+        converts = (torch.rand(64, generator=chance) < 0.1).float()
+        ids, ptr = torch.cat([shared] * 64), torch.arange(65) * values
+        same = told.rows._replace(ids=ids, slots=0 * ids, ptr=ptr)
+        told = told._replace(rows=same, label=converts, first_label=0 * converts)
+        state = update_first_look(state, told)
+        found = AUXILIARIES["first_look"].estimate(state, told, converts)
+        assert all(bool(torch.isfinite(value).all()) for value in found.values())
+    assert float(found["p_dp"].mean()) == pytest.approx(0.1, abs=0.05)
 
 
 def test_what_was_learned_half_a_window_ago_counts_half() -> None:

@@ -2,12 +2,12 @@
 
 A conversion v of a user looks back at the user's other products that were bought before it, at most ``window`` ago, and at
 all of its own basket (the same basket_id, or the same time), which has no order: so a basket counts both ways. Of these
-products S(v) the 20 most recent count:
+products S(v) the 20 most recent count, among the user's last 100 conversions before v:
 
     each u in S(v):  u -> v  += 1 / sqrt(|S(v)|)          a co-purchase: one who buys much says less with each pair
 
-Clicks do the same among those of one session, or, where they name none, of one user within `TOGETHER`; a co-view has no
-order and is kept once, under the smaller id. Weights halve every ``half_life``, counted from the midnight after v:
+Clicks do the same among the last 100 of one session, or, where they name none, of one user within `TOGETHER`; a co-view
+has no order and is kept once, under the smaller id. Weights halve every ``half_life``, counted from the midnight after v:
 
     w(T) = sum over v of x_v 2^(-(T - day(v)) / half_life)
 
@@ -83,9 +83,12 @@ def close_day(connection: Connection, midnight: int, first: int, keep: int, rule
     for kind, way, span in ways:
         found[kind] += connection.execute(way, given | {"span": span, "kind": kind}).all()
     expire(connection, before)
-    for kind, rows in found.items():
-        sources = _add(connection, kind, sorted(rows, key=lambda row: row[:4]), midnight, rules.half_life)
-        expire(connection, midnight)
+    touched = {
+        kind: _add(connection, kind, sorted(rows, key=lambda row: row[:4]), midnight, rules.half_life)
+        for kind, rows in found.items()
+    }
+    expire(connection, midnight)  # after both: what is added to a pair may keep it
+    for kind, sources in touched.items():
         _cap(connection, kind, sources, rules.half_life)
     return sum(map(len, found.values()))
 

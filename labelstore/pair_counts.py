@@ -30,6 +30,7 @@ from labelstore.tables import adjustments, conversions, item_pairs, signals
 
 CLICK = "click"  # the kind of signal that is a view
 NEAREST = 20  # products a conversion or click looks back at
+RECENT = 100  # records of its user or session before it among which they are, and all of the same time as the last
 
 P = item_pairs.c
 _FIRST: BindParameter[int] = bindparam("first")
@@ -57,19 +58,33 @@ def counts(by: str, ordered: bool) -> Select[Any]:
 
 def _seen(by: str, ordered: bool) -> FromClause:
     """Each v that may look back at a change, at both midnights (sign -1 and 1), and the products it looks back at."""
-    u, affected = (conversions if ordered else signals).alias("u"), _affected(by, ordered)
-    U, A, T = u.c, affected.c, _TIMES.c
-    alive = [A.known_at < T.time, U.known_at < T.time]
+    u, asking = (conversions if ordered else signals).alias("u"), _asking(by, ordered)
+    U, A = u.c, asking.c
+    alive = [U.known_at < A.time]
     if ordered:
-        alive += [or_(of.retracted_at.is_(None), of.retracted_at >= T.time) for of in (A, U)]
+        alive += [or_(of.retracted_at.is_(None), of.retracted_at >= A.time) for of in (A, U)]
     pair = (A.item_id.label("target"), U.item_id.label("source"))
     return (
-        select(T.sign, A.seq, A.at, *pair, func.max(U.at).label("last"))
-        .join_from(affected, _TIMES, A.known_at < T.time)
-        .join(u, and_(U[by] == A[by], _back(U, A, by, ordered)))
+        select(A.sign, A.seq, A.at, *pair, func.max(U.at).label("last"))
+        .join_from(asking, u, and_(U[by] == A[by], U.at >= A.earliest, _back(U, A, ordered)))
         .where(U.item_id != A.item_id, *alive, *_usable(U, by, ordered))
-        .group_by(T.sign, A.seq, A.at, A.item_id, U.item_id)
+        .group_by(A.sign, A.seq, A.at, A.item_id, U.item_id)
     ).subquery("seen")
+
+
+def _asking(by: str, ordered: bool) -> CTE:
+    """Each of the affected v at each of the times at which it is known, and how far it looks back: ``earliest``."""
+    affected, w = _affected(by, ordered), (conversions if ordered else signals).alias("w")
+    A, T, W = affected.c, _TIMES.c, w.c
+    mine = [W[by] == A[by], W.at <= A.at, W.known_at < T.time, *_usable(W, by, ordered)]
+    if ordered:
+        mine.append(or_(W.retracted_at.is_(None), W.retracted_at >= T.time))
+    recent = select(W.at).where(*mine).order_by(W.at.desc()).limit(1).offset(RECENT).scalar_subquery()
+    span = A.at * 0 if by == "session_id" else A.at - _SPAN
+    later = case((recent > span, recent), else_=span)  # fewer are there: the span alone
+    columns = select(T.sign, T.time, *A, later.label("earliest"))
+    found = columns.join_from(affected, _TIMES, A.known_at < T.time).cte("asking")
+    return found.prefix_with("MATERIALIZED")  # counted once for each, not for each record looked back at
 
 
 def _near(seen: FromClause, ordered: bool) -> FromClause:
@@ -90,16 +105,30 @@ def _near(seen: FromClause, ordered: bool) -> FromClause:
 
 
 def _affected(by: str, ordered: bool) -> CTE:
-    """The events v that may look back at what has changed that day."""
+    """The events v that may look back at what has changed that day: of its user or session those after the first change,
+    and those before it in a basket that has changed."""
     v, changed = (conversions if ordered else signals).alias("v"), _changed(by, ordered)
     V, C = v.c, changed.c
-    after = V.at >= C.at if by == "session_id" else and_(V.at >= C.at, V.at <= C.at + _SPAN)
     columns = [V.seq, V.at, V.known_at, V.item_id, V[by]]
     if ordered:
-        after = or_(after, and_(V.basket_id == C.basket_id, V.at >= C.at - _SPAN, V.at < C.at))
         columns += [V.basket_id, V.retracted_at]
-    found = select(*columns).join_from(changed, v, and_(V[by] == C[by], after)).where(*_usable(V, by, ordered))
-    return found.distinct().cte("affected")
+    since = select(C[by], func.min(C.at).label("first"), func.max(C.at).label("last")).group_by(C[by]).subquery("since")
+    S = since.c
+    after = V.at >= S.first if by == "session_id" else and_(V.at >= S.first, V.at <= S.last + _SPAN)
+    found = select(*columns).join_from(since, v, and_(V[by] == S[by], after)).where(*_usable(V, by, ordered))
+    if not ordered:
+        return found.cte("affected")
+    ends = (func.min(C.at).label("first"), func.max(C.at).label("last"))
+    baskets = (
+        select(C[by], C.basket_id, *ends)
+        .where(C.basket_id.is_not(None))
+        .group_by(C[by], C.basket_id)
+        .subquery("baskets")
+    )
+    B = baskets.c
+    before = and_(V.basket_id == B.basket_id, V.at >= B.first - _SPAN, V.at < B.last)
+    basket = select(*columns).join_from(baskets, v, and_(V[by] == B[by], before)).where(*_usable(V, by, ordered))
+    return union(found, basket).cte("affected")
 
 
 def _changed(by: str, ordered: bool) -> CTE:
@@ -108,9 +137,9 @@ def _changed(by: str, ordered: bool) -> CTE:
     columns = [E[by], E.at, *((E.basket_id,) if ordered else ())]
     come = select(*columns).where(E.seq > _FIRST, *_usable(E, by, ordered))
     if not ordered:
-        return come.distinct().cte("changed")
+        return come.cte("changed")
     back = select(adjustments.c.conversion_id).where(adjustments.c.seq > _FIRST, adjustments.c.action == "retract")
-    return union(come, select(*columns).where(E.id.in_(back), *_usable(E, by, ordered))).cte("changed")
+    return union_all(come, select(*columns).where(E.id.in_(back), *_usable(E, by, ordered))).cte("changed")
 
 
 def _usable(of: Any, by: str, ordered: bool) -> list[ColumnElement[bool]]:
@@ -122,10 +151,9 @@ def _usable(of: Any, by: str, ordered: bool) -> list[ColumnElement[bool]]:
     return found if by == "session_id" else [*found, of.session_id.is_(None)]
 
 
-def _back(U: Any, V: Any, by: str, ordered: bool) -> ColumnElement[bool]:
-    """Whether V looks back at U."""
+def _back(U: Any, V: Any, ordered: bool) -> ColumnElement[bool]:
+    """Whether V looks back at U, if U is not too early."""
     if ordered:
         basket = or_(U.at == V.at, U.basket_id == V.basket_id)
-        return and_(U.at >= V.at - _SPAN, U.at <= V.at + _SPAN, or_(U.at < V.at, basket))
-    before = or_(U.at < V.at, and_(U.at == V.at, U.seq < V.seq))
-    return and_(before, U.at >= V.at - _SPAN) if by == "user_id" else before
+        return and_(U.at <= V.at + _SPAN, or_(U.at < V.at, basket))
+    return or_(U.at < V.at, and_(U.at == V.at, U.seq < V.seq))

@@ -8,6 +8,8 @@ from pathlib import Path
 from stream import bundle
 from stream.bundle import Bundle
 
+TRIES = 3  # of a process that is killed
+
 
 class Aside:
     """At most one process of `stream.refresh_worker`, over files in the ``folder`` of the checkpoints."""
@@ -15,12 +17,21 @@ class Aside:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: int | None = None
+        self._command: list[str] = []
+        self._tries = 0
 
     def begin(self, snapshot: str, before: str | None) -> None:
         """Learn from this file; ``before``: the file of the bundle that is served."""
         files = [snapshot] if before is None else [snapshot, before]
-        command = [sys.executable, "-m", "stream.refresh_worker", str(self._folder), *files]
-        self._process = os.posix_spawn(sys.executable, command, {**os.environ, "OMP_NUM_THREADS": "1"})
+        self._command = [sys.executable, "-m", "stream.refresh_worker", str(self._folder), *files]
+        self._tries = 0
+        self._spawn()
+
+    def _spawn(self) -> None:
+        """In a process group of its own: what interrupts the daemon, interrupts it alone."""
+        self._tries += 1
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self._process = os.posix_spawn(sys.executable, self._command, environment, setpgroup=0)
 
     def result(self, number: int) -> Bundle | str | None:
         """The version that was made, or why there is none; None while it is not known."""
@@ -30,8 +41,12 @@ class Aside:
         if not process:
             return None
         self._process = None
+        if os.WIFSIGNALED(status) and self._tries < TRIES:  # by who stops the daemon too, or for want of memory
+            self._spawn()
+            return None
         made, why = (self._folder / f"graph-{number}.{ending}" for ending in ("made", "refused"))
-        found: Bundle | str = f"its process ended with status {status}"
+        ended = f"was killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"ended with {status >> 8}"
+        found: Bundle | str = f"its process {ended}, {self._tries} times"
         if made.is_file():
             found = bundle.from_bytes(made.read_bytes())
         elif why.is_file():

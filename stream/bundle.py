@@ -21,7 +21,7 @@ from torch import Tensor
 
 from labelstore.events import Impression
 from learner.graph.dual import Tables
-from learner.graph.embeddings import Embeddings, keys, queries
+from learner.graph.embeddings import Embeddings, offered, queries
 
 BLOCK = 32  # contexts that are scored at once
 CELLS = 2**22  # scores held at once, at least those of one context
@@ -51,7 +51,7 @@ class Bundle(NamedTuple):
 
 
 def to_bytes(bundle: Bundle) -> bytes:
-    """As a safetensors file; ids and figures are JSON in its header. The same bundle gives the same bytes."""
+    """As a safetensors file; figures are JSON in its header. The same bundle gives the same bytes."""
     tensors = {f"places.{name}": value for name, value in bundle.embeddings._asdict().items()}
     tensors |= {name: getattr(bundle, name) for name in ("warm", "out", "into")}
     if bundle.bought is not None and bundle.weight is not None:
@@ -59,7 +59,8 @@ def to_bytes(bundle: Bundle) -> bytes:
     if bundle.tables is not None:
         learned = bundle.tables._asdict().items()
         tensors |= {f"tables.{name}": value for name, value in learned if value is not None}
-    told = {name: getattr(bundle, name) for name in ("version", "space", "until", "ids", "metrics")}
+    tensors["ids"] = of_ids(bundle.ids)
+    told = {name: getattr(bundle, name) for name in ("version", "space", "until", "metrics")}
     text = json.dumps(told, sort_keys=True, allow_nan=False)
     return save({name: value.contiguous() for name, value in tensors.items()}, {"bundle": text})
 
@@ -71,7 +72,20 @@ def from_bytes(data: bytes) -> Bundle:
     places = Embeddings(*(tensors.pop(f"places.{name}") for name in Embeddings._fields))
     learned = {name: tensors.pop(f"tables.{name}") for name in Tables._fields if f"tables.{name}" in tensors}
     tables = Tables(**learned) if learned else None
-    return Bundle(**(told | {"ids": tuple(told["ids"])}), embeddings=places, tables=tables, **tensors)
+    ids = ids_of(tensors.pop("ids")) if "ids" in tensors else tuple(told.pop("ids"))  # once they were in the header
+    return Bundle(**told, ids=ids, embeddings=places, tables=tables, **tensors)
+
+
+def of_ids(ids: Sequence[str]) -> Tensor:
+    """Ids as the bytes of a JSON list, uint8: a header holds no more than 100 MB."""
+    return torch.frombuffer(
+        bytearray(json.dumps(ids, ensure_ascii=False).encode("utf-8", "surrogatepass")), dtype=torch.uint8
+    )
+
+
+def ids_of(told: Tensor) -> tuple[str, ...]:
+    """The ids of `of_ids`."""
+    return tuple(json.loads(told.numpy().tobytes().decode("utf-8", "surrogatepass")))
 
 
 def header(data: bytes, name: str) -> dict[str, Any]:
@@ -87,9 +101,7 @@ class Serving:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.place = {name: n for n, name in enumerate(bundle.ids)}
-        index = keys(bundle.embeddings)
-        index[~bundle.embeddings.answers, -2] = -torch.inf
-        self._index = index.T.contiguous()
+        self._index = offered(bundle.embeddings).T.contiguous()
         self._block = max(1, min(BLOCK, CELLS // max(len(bundle.ids), 1)))
         self._degrees = [
             [math.log1p(value) for value in degree.tolist()] for degree in (bundle.out, bundle.into)

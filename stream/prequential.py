@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from learner.graph.edges import Edges, degrees, edges, linked, propagate
-from learner.graph.evaluation import BUCKETS, Scores, area, of_pairs, ranks, scores_of
+from learner.graph.evaluation import BUCKETS, Scores, area, of_pairs, ranks, served_of
 from stream.bundle import Bundle
 from stream.snapshot import Snapshot, renumbered, rows_of
 
@@ -64,7 +64,7 @@ def interval(before: Bundle, taken: Snapshot) -> Interval | None:
     cold = (old.in_ptr.diff() == 0)[test[1]]
     one_way = ~linked(everything, test[1], test[0])
     version, served = f"version {before.version}", renumbered(before, taken.ids)
-    ways = {version: scores_of(served), "popularity": _popularity(old), "walk": _walk(old)}
+    ways = {version: served_of(served), "popularity": _popularity(old), "walk": _walk(old)}
     answers = {version: served.answers}  # what it does not know it does not offer
     place = {name: ranks(scores, old, test, answers.get(name)).double() for name, scores in ways.items()}
     figures = {name: _figures(scores, place[name], old, test, cold, one_way) for name, scores in ways.items()}

@@ -147,6 +147,9 @@ class Refresh:
             self._ready.clear()
         while self._told and self._told[0].at <= passed:
             at, version = self._told.pop(0)
+            if version > self.number:  # a person had it learned: it cannot be made here, and numbers differ from now on
+                self._told = None
+                return self.swap(passed)
             for ready in [one for one in self._ready if one.version == version]:
                 self._serve(ready, at)
             for past in [one for one in self._files[1:] if one["version"] == version]:
@@ -154,12 +157,13 @@ class Refresh:
             self._ready = [one for one in self._ready if one.version > version]
 
     def roll_back(self, passed: int) -> int | None:
-        """Serve the version before from here on; its number, None if there is none."""
-        if len(self._files) < KEPT:
+        """Serve the version before from here on; its number, None if none is kept."""
+        before = [one for one in self._files[1:] if one["version"] < self._files[0]["version"]]
+        if not before:
             return None
-        before = read(self._checkpoints.folder, self._files[1])
-        self._serve(before, passed)
-        return before.version
+        older = read(self._checkpoints.folder, before[0])
+        self._serve(older, passed)
+        return older.version
 
     def _serve(self, chosen: Bundle, at: int) -> None:
         others = [one for one in self._files if one["version"] != chosen.version]
@@ -206,8 +210,8 @@ class Refresh:
         name = f"graph-{made.version}.safetensors"
         return {"file": name, "sha256": self._checkpoints.keep(name, bundle.to_bytes(made))}
 
-    def restore(self, progress: dict[str, Any]) -> None:
-        """Go on from `state`."""
+    def restore(self, progress: dict[str, Any], serve: bool = True) -> None:
+        """Go on from `state`; ``serve``: whether the version that is served is needed, and its file has to be whole."""
         told = progress.get("graph")
         if told is None or self.every is None:
             return
@@ -215,7 +219,7 @@ class Refresh:
         self.refusals = told.get("refusals", 0)
         files, served, ready = told["bundles"], told["served"], told["ready"]
         self._files = files[:served]
-        if self._files:
+        if self._files and serve:
             self.served = Serving(read(self._checkpoints.folder, self._files[0]))
         self._ready = [read(self._checkpoints.folder, one) for one in files[served : served + ready]]
         if self._told is not None:

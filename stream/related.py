@@ -19,7 +19,7 @@ from labelstore.store import StoreError, existing
 from stream import snapshot
 from stream.bundle import Bundle, Serving
 from stream.prequential import Interval, interval
-from stream.refresh import Refresh, read
+from stream.refresh import KEPT, Refresh, read
 from stream.settings import Settings
 from stream.workspace import checkpoint_folder, opened
 
@@ -55,7 +55,7 @@ def related(url: str, item: str, k: int, new: int = 0, checkpoints: Path | None 
         StoreError, CheckpointError: with the remedy.
     """
     with existing(url) as connection:
-        newest, bundles = _bundles(connection, url, checkpoints)
+        newest, bundles = _bundles(connection, url, checkpoints, kept=1)
         if not bundles:
             raise StoreError(
                 f"store {shown(url)}: no version of the product graph yet; `belated graph status` says why"
@@ -94,8 +94,8 @@ def evaluate(url: str, checkpoints: Path | None = None) -> list[Interval]:
         newest, bundles = _bundles(connection, url, checkpoints)
         settings, now = Settings(**newest.settings), newest.progress["midnight"]
         pairs, catalogue = item_pairs.load(connection, now, settings.graph_half_life), item_pairs.described(connection)
-    found = []
-    for before, until in zip(reversed(bundles), [*[one.until for one in bundles[:-1]], now], strict=True):
+    found, bundles = [], sorted(bundles, key=lambda one: one.version)  # a rollback serves the older one
+    for before, until in zip(bundles, [*[one.until for one in bundles[1:]], now][: len(bundles)], strict=True):
         taken = snapshot.take([p for p in pairs if p.since <= until], catalogue, 0, 0, settings.graph_method, until)
         found.append(interval(before, taken))
     return [one for one in found if one is not None]
@@ -122,7 +122,7 @@ def roll_back(url: str, checkpoints: Path | None = None) -> int:
     Raises:
         StoreError: there is none. CheckpointError: with the remedy.
     """
-    with _changed(url, checkpoints) as (graph, progress):
+    with _changed(url, checkpoints, serve=False) as (graph, progress):
         version = graph.roll_back(progress["passed"])
         if version is None:
             raise StoreError(
@@ -131,15 +131,17 @@ def roll_back(url: str, checkpoints: Path | None = None) -> int:
         return version
 
 
-def _bundles(connection: Any, url: str, checkpoints: Path | None) -> tuple[Checkpoint, list[Bundle]]:
+def _bundles(connection: Any, url: str, checkpoints: Path | None, kept: int = KEPT) -> tuple[Checkpoint, list[Bundle]]:
     newest = _newest(connection, url)
     told, folder = newest.progress["graph"], checkpoint_folder(url, checkpoints)
-    return newest, [read(folder, one) for one in told["bundles"][: told["served"]]]
+    return newest, [read(folder, one) for one in told["bundles"][: min(told["served"], kept)]]
 
 
 def _newest(connection: Any, url: str) -> Checkpoint:
     newest = ledger.newest(connection)
-    if newest is None or "graph" not in newest.progress:
+    if newest is None:
+        raise StoreError(f"store {shown(url)}: nothing is committed yet; wait for the first commit")
+    if "graph" not in newest.progress:
         raise StoreError(
             f"store {shown(url)}: was written without a product graph; replay the log into a new --store with "
             "--graph-every 7d"
@@ -148,8 +150,8 @@ def _newest(connection: Any, url: str) -> Checkpoint:
 
 
 @contextmanager
-def _changed(url: str, checkpoints: Path | None) -> Iterator[tuple[Refresh, dict[str, Any]]]:
-    """The graph of a store, to be changed: one commit when the body ends, nothing if it fails."""
+def _changed(url: str, checkpoints: Path | None, serve: bool = True) -> Iterator[tuple[Refresh, dict[str, Any]]]:
+    """The graph of a store, to be changed: one commit when the body ends, nothing if it fails. ``serve``: see `Refresh`."""
     torch.set_num_threads(1)
     with existing(url) as connection:
         settings = Settings(**_newest(connection, url).settings)
@@ -158,7 +160,7 @@ def _changed(url: str, checkpoints: Path | None) -> Iterator[tuple[Refresh, dict
         assert state is not None
         tensors, progress = state
         graph = Refresh(settings, facts, saved)
-        graph.restore(progress)
+        graph.restore(progress, serve)
         yield graph, progress
         graph.save()
         saved.save(tensors, progress | graph.state())

@@ -28,11 +28,11 @@ from learner.graph.cold import placed
 from learner.graph.dual import Start
 from learner.graph.edges import Edges, Graph, degrees, graph, kept
 from learner.graph.embeddings import Embeddings
-from learner.graph.evaluation import hits, scores_of
+from learner.graph.evaluation import hits, served_of
 from learner.graph.features import Features, words
 from learner.graph.methods import GRAPH_METHODS
 from stream.assemble import bucket
-from stream.bundle import Bundle, header
+from stream.bundle import Bundle, header, ids_of, of_ids
 
 TOP = 50  # pairs of each product
 BUCKETS = 2**14  # of words
@@ -112,8 +112,9 @@ def _words(features: Mapping[str, Any]) -> list[int]:
 
 def to_bytes(told: Snapshot) -> bytes:
     """As a safetensors file, for a process of its own."""
-    plain = {name: value for name, value in told._asdict().items() if not isinstance(value, Tensor)}
-    tensors = {name: value.contiguous() for name, value in told._asdict().items() if isinstance(value, Tensor)}
+    told_ = told._asdict() | {"ids": of_ids(told.ids)}
+    plain = {name: value for name, value in told_.items() if not isinstance(value, Tensor)}
+    tensors = {name: value.contiguous() for name, value in told_.items() if isinstance(value, Tensor)}
     return save(tensors, {"snapshot": json.dumps(plain, sort_keys=True)})
 
 
@@ -121,7 +122,8 @@ def from_bytes(data: bytes) -> Snapshot:
     """The snapshot of `to_bytes`."""
     plain = header(data, "snapshot")
     tensors: dict[str, Any] = load(data)
-    return Snapshot(**(plain | {"ids": tuple(plain["ids"])}), **tensors)
+    ids = ids_of(tensors.pop("ids")) if "ids" in tensors else tuple(plain.pop("ids"))  # once they were in the header
+    return Snapshot(**plain, ids=ids, **tensors)
 
 
 def learn(told: Snapshot, before: Bundle | None) -> Bundle:
@@ -144,6 +146,8 @@ def learn(told: Snapshot, before: Bundle | None) -> Bundle:
         raise Refused(str(error)) from None
     if not all(bool(value.isfinite().all()) for value in places[:4]):
         raise Refused("a place is not a finite number")
+    if not (bool(places.asks.any()) and bool(places.answers.any())):
+        raise Refused("no product has a place: features that all products share say nothing")
     edges = everything.bought
     metrics |= {"products": count, "edges": len(edges.source), "views": told.viewed.shape[1]}
     every = places
@@ -233,7 +237,7 @@ def _check(new: Embeddings, past: Embeddings | None, edges: Edges, since: Tensor
     left = kept(edges, torch.ones(len(since), dtype=torch.bool).index_fill_(0, newest, False))
     test = torch.stack([edges.source[newest], edges.target[newest]])
     now, then = (
-        None if given is None else hits(scores_of(given), left, test, given.answers, HITS) / count
+        None if given is None else hits(served_of(given), left, test, given.answers, HITS) / count
         for given in (new, past)
     )
     if now is not None and then is not None and now < WORSE * then:

@@ -68,7 +68,7 @@ def test_what_is_not_known_does_not_count() -> None:
     )
     assert align(wild, old).residual < 1e-5
     nobody = torch.zeros(NODES, dtype=torch.bool)
-    with pytest.raises(ValueError, match="no product is known in both"):
+    with pytest.raises(ValueError, match="0 places are known in both"):
         align(new._replace(asks=nobody, answers=nobody), old)
     with pytest.raises(ValueError, match="widths 5 and 6"):
         align(new._replace(source=new.source[:, 1:], target=new.target[:, 1:]), old)

@@ -31,6 +31,8 @@ def naive_rank(given_: Embeddings, trained: set[tuple[int, int]], u: int, v: int
         else -math.inf
         for w in range(NODES)
     }
+    if score[v] == -math.inf:
+        return math.inf
     higher = sum(s > score[v] for s in score.values())
     return 1 + higher + (sum(s == score[v] for s in score.values()) - 1) / 2
 

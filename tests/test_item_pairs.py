@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelstore import item_pairs
+from labelstore import item_pairs, pair_counts
 from labelstore.events import Adjustment, Conversion, Event, Impression, Signal
 from labelstore.item_pairs import CO_PURCHASE, CO_VIEW, LEAST, Rules, close_day, load
 from labelstore.retention import DAY
@@ -100,6 +100,12 @@ def live(facts: Sequence[Known]) -> list[Event]:
     return [e for e in found.values() if e.item_id and (not isinstance(e, Conversion) or e.event_id not in back)]
 
 
+def earliest(v: Any, among: Sequence[Any]) -> int:
+    """How far v looks back, as its last records before it say."""
+    times = sorted((e.at for e in among if e.at <= v.at), reverse=True)
+    return times[pair_counts.RECENT] if len(times) > pair_counts.RECENT else 0
+
+
 def looks_back(v: Any, u: Any) -> bool:
     if u.item_id == v.item_id or u.user_id != v.user_id or abs(u.at - v.at) > RULES.window:
         return False
@@ -110,10 +116,12 @@ def looks_back(v: Any, u: Any) -> bool:
 def views(clicks: Sequence[Any], place: int) -> list[Any]:
     """The clicks before one, in its session or near it."""
     v, found = clicks[place], []
+    of = "session_id" if v.session_id else "user_id"
+    mine = [u for u in clicks if getattr(u, of) == getattr(v, of) and bool(u.session_id) == bool(v.session_id)]
+    begin = earliest(v, mine)
     for n, u in enumerate(clicks):
-        near = u.session_id is None and v.at - u.at <= item_pairs.TOGETHER
-        together = u.session_id == v.session_id if v.session_id else near
-        if (u.at, n) < (v.at, place) and together and u.item_id != v.item_id:
+        near = v.session_id or v.at - u.at <= item_pairs.TOGETHER
+        if (u.at, n) < (v.at, place) and u in mine and near and u.at >= begin and u.item_id != v.item_id:
             found.append(u)
     return found
 
@@ -123,9 +131,10 @@ def expected(facts: Sequence[Known], end: int) -> Weights:
     standing, total = live(facts), Weights()
     conversions = [e for e in standing if isinstance(e, Conversion)]
     clicks = [e for e in standing if isinstance(e, Signal) and e.kind == "click"]
-    looks: list[tuple[str, Any, list[Any]]] = [
-        (CO_PURCHASE, v, [u for u in conversions if looks_back(v, u)]) for v in conversions
-    ]
+    looks: list[tuple[str, Any, list[Any]]] = []
+    for v in conversions:
+        begin = earliest(v, [u for u in conversions if u.user_id == v.user_id])
+        looks.append((CO_PURCHASE, v, [u for u in conversions if looks_back(v, u) and u.at >= begin]))
     looks += [(CO_VIEW, v, views(clicks, n)) for n, v in enumerate(clicks)]
     for kind, v, before in looks:
         assert v.item_id
@@ -142,6 +151,47 @@ def expected(facts: Sequence[Known], end: int) -> Weights:
 @settings(max_examples=60)
 def test_the_table_is_the_sum(open_store: Open, log: list[dict[str, Any]]) -> None:
     """However late records come and whatever is taken back: at the end it is the sum over what stands."""
+    check_sum(open_store, log)
+
+
+@given(log=events)
+@settings(max_examples=40)
+def test_a_user_who_buys_on_and_on_is_looked_at_for_a_while(open_store: Open, log: list[dict[str, Any]]) -> None:
+    """The same where a record looks back at the last two of its user or session, and those of the same time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pair_counts, "RECENT", 2)
+        for name, by, ordered in (("_BOUGHT", "user_id", True), ("_IN_SESSION", "session_id", False)):
+            patch.setattr(item_pairs, name, pair_counts.counts(by, ordered=ordered))
+        patch.setattr(item_pairs, "_BY_USER", pair_counts.counts("user_id", ordered=False))
+        check_sum(open_store, log)
+
+
+def test_the_last_hundred_are_looked_at(open_store: Open) -> None:
+    """What was bought before the last hundred is not; and a pair that has all but faded is seen again in time."""
+    for among, found in ((99, 2), (100, 1)):
+        log = [{"at": T0 + n * 1000, "item_id": "a"} for n in range(1, among + 1)]
+        log = [{"at": T0, "item_id": "x"}, *log, {"at": T0 + HOUR, "item_id": "b"}]
+        for n, event in enumerate(log):
+            event |= {"type": "conversion", "kind": "purchase", "event_id": f"c{n}", "user_id": "u"}
+        weights = count(open_store(), [(k.known_at, k.event) for k in known(log)], 1)
+        assert len([pair for pair in weights if pair[2] == "b"]) == found
+
+
+@pytest.mark.parametrize("kind", [CO_PURCHASE, CO_VIEW])
+def test_a_pair_that_fades_is_seen_again(open_store: Open, kind: str) -> None:
+    """On the day on which it would be dropped, what is added adds to it."""
+    event = {"type": "signal", "kind": "click"} if kind == CO_VIEW else {"type": "conversion", "kind": "purchase"}
+    lasts = int(RULES.half_life / DAY * math.log2(1 / LEAST))
+    log = [
+        event | {"at": T0 + day * DAY + n * 60_000, "event_id": f"{day}.{n}", "user_id": f"u{day}", "item_id": item}
+        for day in (0, 1 + lasts)
+        for n, item in enumerate("ab")
+    ]
+    weights = count(open_store(keep=FOREVER), [(k.known_at, k.event) for k in known(log)], 2 + lasts)
+    assert weights == {(kind, "a", "b"): pytest.approx(1 + 2 ** (-(1 + lasts) * DAY / RULES.half_life))}
+
+
+def check_sum(open_store: Open, log: list[dict[str, Any]]) -> None:
     facts = known(log)
     found, end = count(open_store(keep=FOREVER), [(k.known_at, k.event) for k in facts]), T0 + DAYS * DAY
     wanted = expected(facts, end)

@@ -29,7 +29,7 @@ class Aligned(NamedTuple):
 def align(new: Embeddings, old: Embeddings, common: Tensor | None = None) -> Aligned:
     """Rotate ``new`` to where ``old`` is. ``common`` [2, C]: ids of common products in new and in old; the first if None.
 
-    ValueError: widths differ, or no product is known in both.
+    ValueError: widths differ, or fewer places are known in both than there are dimensions: a rotation would fit anything.
     """
     if new.source.shape[1] != old.source.shape[1]:
         raise ValueError(f"widths {new.source.shape[1]} and {old.source.shape[1]} differ: begin a new space")
@@ -41,8 +41,10 @@ def align(new: Embeddings, old: Embeddings, common: Tensor | None = None) -> Ali
     )
     here = torch.cat([z[known] for z, _, known in sides]).double()
     there = torch.cat([z[known] for _, z, known in sides]).double()
-    if not len(here):
-        raise ValueError("no product is known in both versions: begin a new space")
+    if len(here) < max(1, here.shape[1]):
+        raise ValueError(
+            f"{len(here)} places are known in both versions, of {here.shape[1]} dimensions: begin a new space"
+        )
     left, _, right = torch.linalg.svd(here.T @ there)
     rotation = left @ right
     residual = float((here @ rotation - there).norm() / there.norm().clamp(min=1e-30))

@@ -43,9 +43,10 @@ def placed(
         mean, any_like = _of_nearest(values - own, getattr(known, valid), x, cold, nearest)
         mean += own[cold]
         mean[:, -1] += shift if side == "target" else 0.0
+        values = values.index_copy(0, cold, mean)
         found = found._replace(**{
-            side: getattr(known, side).index_copy(0, cold, mean[:, :-1]),
-            bias: getattr(known, bias).index_copy(0, cold, mean[:, -1].contiguous()),
+            side: values[:, :-1].contiguous(),
+            bias: values[:, -1].contiguous(),
             valid: getattr(known, valid).index_copy(0, cold, any_like),
         })  # fmt: skip
     return found

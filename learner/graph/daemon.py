@@ -52,7 +52,7 @@ class Settings(NamedTuple):
 
 
 PAPER = Settings(3, 64, 1.0, 0.0, 1.0, True, False, False, 4, 1024, 30, 1e-4, steps=2**31)
-"""As published; the number of negatives is not given there."""
+"""As published; the number of negatives is not given there, and the paper draws neighbours where all are heard here."""
 
 
 class Messages(NamedTuple):

@@ -67,7 +67,7 @@ def between(sources: int, targets: int, pairs: Tensor, weight: Tensor) -> Edges:
     total = torch.zeros(len(key), dtype=torch.float64).index_add_(0, place, weight.double())
     source, target = key // max(targets, 1), key % max(targets, 1)
     order = torch.argsort(target, stable=True)
-    return Edges(_ptr(sources, source), source, target, total.float(), _ptr(targets, target), source[order], order)
+    return Edges(starts(sources, source), source, target, total.float(), starts(targets, target), source[order], order)
 
 
 def graph(nodes: int, bought: Tensor, weight: Tensor | None = None, viewed: Tensor | None = None) -> Graph:
@@ -86,7 +86,7 @@ def kept(given: Edges, mask: Tensor) -> Edges:
     place = mask.cumsum(0) - 1
     order = given.in_edge[mask[given.in_edge]]
     source, target = given.source[mask], given.target[mask]
-    ptr, in_ptr = _ptr(given.nodes, source), _ptr(len(given.in_ptr) - 1, target)
+    ptr, in_ptr = starts(given.nodes, source), starts(len(given.in_ptr) - 1, target)
     return Edges(ptr, source, target, given.weight[mask], in_ptr, given.source[order], place[order])
 
 
@@ -158,7 +158,7 @@ def _product(given: Edges, coefficients: Tensor, values: Tensor, back: bool) -> 
     )
 
 
-def _ptr(nodes: int, ends: Tensor) -> Tensor:
+def starts(nodes: int, ends: Tensor) -> Tensor:
     """Where the edges of each node begin, of edges in the order of this end: [nodes + 1]."""
     counts = torch.bincount(ends, minlength=nodes).cumsum(0)
     return torch.cat([counts.new_zeros(1), counts])

@@ -9,8 +9,8 @@ from torch import Tensor
 class Embeddings(NamedTuple):
     """Of N products: ``source`` [N, d], ``target`` [N, d], ``source_bias`` [N], ``target_bias`` [N] float32.
 
-    ``asks`` [N], ``answers`` [N] bool: whether anything is known of the product as a source, as a target; what is not has a
-    row of zeros and is never NaN.
+    ``asks`` [N], ``answers`` [N] bool: whether anything is known of the product as a source, as a target; the row of what
+    is not says nothing, and is never NaN.
 
         rel(u, v) = source_u . target_v + source_bias_u + target_bias_v,   r = rel as a logit of "v follows u"
     """
@@ -42,3 +42,9 @@ def queries(given: Embeddings, u: Tensor) -> Tensor:
 def keys(given: Embeddings) -> Tensor:
     """Rows [N, d + 2] for an index by inner product: (target, target_bias, 1)."""
     return torch.cat([given.target, given.target_bias[:, None], torch.ones(len(given.target), 1)], 1)
+
+
+def offered(given: Embeddings) -> Tensor:
+    """`keys` in which products that do not answer have rel -inf."""
+    bias = given.target_bias.masked_fill(~given.answers, -torch.inf)
+    return keys(given._replace(target_bias=bias))

@@ -37,10 +37,17 @@ def scores_of(given: Embeddings) -> Scores:
     return lambda u: queries(given, u) @ index.T
 
 
+def served_of(given: Embeddings) -> Scores:
+    """rel as it is served: who does not ask is told nothing, so that all are equal to it."""
+    scores = scores_of(given)
+    return lambda u: scores(u) * given.asks[u, None]
+
+
 def ranks(scores: Scores, trained: Edges, test: Tensor, answers: Tensor | None = None) -> Tensor:
     """The rank of v among what is offered to u, of each test edge [2, T]: [T] float32, from 1.
 
-    Offered are all items but u and its out-neighbours in ``trained``; those that do not answer, ``answers`` [N], come last.
+    Offered are all items but u and its out-neighbours in ``trained``, and those that do not answer, ``answers`` [N]: the
+    rank of one that is not offered is infinite.
     Of equal scores the mean rank counts, so that a constant score finds nothing.
     """
     found = torch.empty(test.shape[1])
@@ -56,7 +63,8 @@ def ranks(scores: Scores, trained: Edges, test: Tensor, answers: Tensor | None =
             some = slice(part, part + len(u))
             lines = offered[of[some]]
             higher, equal = (lines > score[some]).sum(1), (lines == score[some]).sum(1)
-            found[these[some]] = 1 + higher + (equal - 1) / 2
+            there = score[some, 0] > -torch.inf
+            found[these[some]] = torch.where(there, 1 + higher + (equal - 1) / 2, torch.inf)
     return found
 
 

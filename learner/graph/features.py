@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from learner.graph.edges import Edges, between, out_edges, propagate
+from learner.graph.edges import Edges, between, out_edges, propagate, starts
 
 Features = Edges | Tensor
 """Of N products: a sparse matrix of F words, or numbers [N, F] float32. Rows are of unit length, or zero."""
@@ -52,8 +52,7 @@ def alike(x: Features, these: Tensor, those: Tensor) -> Tensor:
     if isinstance(x, Tensor):
         return rows @ x[those].T
     row, place = out_edges(x, those)
-    ptr = torch.cat([row.new_zeros(1), torch.bincount(row, minlength=len(those)).cumsum(0)])
     return embedding_bag(
-        x.target[place], rows.T.contiguous(), ptr, mode="sum", per_sample_weights=x.weight[place],
+        x.target[place], rows.T.contiguous(), starts(len(those), row), mode="sum", per_sample_weights=x.weight[place],
         include_last_offset=True,
     ).T  # fmt: skip

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from learner.graph.edges import Edges, out_edges
-from learner.graph.embeddings import Embeddings, keys, queries
+from learner.graph.embeddings import Embeddings, offered, queries
 
 BLOCK = 2**24  # scores held at once
 
@@ -35,9 +35,7 @@ def search(
 
 def related(given: Embeddings, u: Tensor, k: int, bought: Edges | None = None) -> tuple[Tensor, Tensor]:
     """The k products that follow each u [B] best, u itself left out, and its out-neighbours if ``bought`` is given."""
-    index = keys(given)
-    index[~given.answers, -2] = -torch.inf
-    own = torch.arange(len(u))
+    index, own = offered(given), torch.arange(len(u))
     row, item = own, u
     if bought is not None:
         more, place = out_edges(bought, u)

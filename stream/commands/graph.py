@@ -8,10 +8,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from stream.commands import options
+from stream.commands import configured, options
 from stream.prequential import Interval
 from stream.settings import Settings
-from stream.terminal import error, fail, grid, number, out, plain, progress, when
+from stream.terminal import error, fail, grid, number, out, plain, progress, warn, when
 
 NO_PAIRS = "none; conversions and clicks that name only their impression make none: send user_id and item_id with them"
 
@@ -111,7 +111,9 @@ def rollback(store: options.StoreThere, checkpoints: options.Checkpoints = None)
 
 
 def evaluate(
+    ctx: typer.Context,
     log: Place = None,
+    config: options.Config = None,
     store: StoreMaybe = None,
     graph_every: Every = "7d",
     graph_method: options.GraphMethod = options.GRAPH_DEFAULT,
@@ -133,8 +135,8 @@ def evaluate(
         found = of(store, checkpoints)
     else:
         assert log is not None
-        settings = Settings.model_validate({"graph_every": graph_every, "graph_method": graph_method, "seed": seed})
-        found = _replayed(log, settings)
+        given = {"graph_every": graph_every, "graph_method": graph_method, "seed": seed}
+        found = _replayed(log, Settings(**configured.asked(ctx, config, given)))
     if json_:
         typer.echo(json.dumps([_plain(one) for one in found], indent=2))
         return
@@ -151,18 +153,23 @@ def evaluate(
 
 
 def _replayed(log: Path, settings: Settings) -> list[Interval]:
+    import torch
+
     from stream.commands.logs import records
     from stream.files import FileSource
     from stream.loop import Loop
     from stream.prequential import interval
     from stream.workspace import opened
 
+    torch.set_num_threads(1)  # the last bits of some methods depend on it
     source, found = FileSource(log), list[Interval | None]()
     nobody = settings.model_copy(update={"methods": ()})
     with opened(None, nobody) as (store, saved), progress(f"evaluate {log}", records(source)) as told:
         loop = Loop(source, nobody, store, saved)
         loop.graph.watch = lambda taken, before: found.append(interval(before, taken) if before else None)
         loop.run(told)
+    if bad := loop.counts["dead_letters"]:
+        warn(f"{bad:,} of {loop.counts['read']:,} records could not be read: `belated validate {log}` says why")
     return [one for one in found if one is not None]
 
 

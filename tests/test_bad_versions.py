@@ -1,0 +1,168 @@
+"""Versions of the product graph that go wrong: corrupt files, processes that are killed, graphs that say nothing."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from labelstore import ledger
+from labelstore.item_pairs import Pair
+from labelstore.store import existing
+from strategies import DAY, T0, lines
+from stream import bundle, prequential, snapshot
+from stream.aside import TRIES, Aside
+from stream.backtest import backtest
+from stream.bundle import Serving
+from stream.loop import Loop
+from stream.related import refresh
+from stream.sources import ListSource
+from stream.workspace import opened
+from test_refresh import EVENTS, SETTINGS, Live, Say, mine, parts, quick, say, shop, taken, whole
+
+__all__ = ["mine", "quick", "say", "whole"]  # fixtures
+
+
+def broken(store: str, version: int) -> None:
+    """The file of a version is cut."""
+    file = Path(store.removeprefix("sqlite:///")).parent / "store.checkpoints" / f"graph-{version}.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def test_rolling_back_twice_never_goes_forward(mine: str, say: Say) -> None:
+    """There is one version before; what was rolled back is not served again by that, and is still evaluated."""
+    both = json.loads(say("graph", "evaluate", "--store", mine, "--json")[1])
+    assert say("graph", "rollback", "--store", mine)[0] == 0
+    status, _, why = say("graph", "rollback", "--store", mine)
+    assert (status, "no version before the one that is served is kept" in " ".join(why.split())) == (2, True)
+    assert json.loads(say("graph", "evaluate", "--store", mine, "--json")[1]) == both
+
+
+def test_a_corrupt_version_stands_in_the_way_of_nothing_else(mine: str, say: Say) -> None:
+    """The older one is not asked for what follows a product; the one that is served can be left by rolling back."""
+    broken(mine, 2)
+    assert say("related", "p1", "--store", mine)[0] == 0
+    status, _, why = say("graph", "rollback", "--store", mine)
+    assert (status, "graph-2" in why) == (2, True)
+
+
+def test_rolling_back_from_a_corrupt_version(mine: str, say: Say) -> None:
+    broken(mine, 3)
+    status, _, why = say("related", "p1", "--store", mine)
+    assert (status, "graph-3" in why) == (2, True)
+    assert say("graph", "rollback", "--store", mine)[:2] == (0, "version 2 is served again\n")
+    assert say("related", "p1", "--store", mine)[0] == 0
+
+
+def test_before_the_first_version(tmp_path: Path, say: Say) -> None:
+    """There is nothing to evaluate; and a log that cannot be read is told."""
+    url, log = f"sqlite:///{tmp_path}/store.db", tmp_path / "log.jsonl"
+    backtest("log", ListSource(parts(EVENTS[:50], 1)), SETTINGS, url)
+    assert say("graph", "evaluate", "--store", url)[:2] == (0, "no version yet that anything came after\n")
+    log.write_bytes(b'{"nope":1}\n' * 5 + b"\n".join(lines(EVENTS[:50])) + b"\n")
+    _, found, warned = say("graph", "evaluate", str(log))
+    assert "no version yet" in found
+    assert "5 of 55 records could not be read" in " ".join(warned.split())
+
+
+def test_a_mapped_log_is_evaluated(tmp_path: Path, say: Say) -> None:
+    """With the file of settings that makes events of its records."""
+    log, file = tmp_path / "log.jsonl", tmp_path / "b.toml"
+    events = [
+        {"what": e["event_id"], "who": e["user_id"], "sku": e["item_id"], "at": e["at"]}
+        for e in EVENTS
+        if e["type"] == "conversion"
+    ]
+    log.write_bytes(b"\n".join(lines(events)) + b"\n")
+    names = 'event_id = "what"\nuser_id = "who"\nitem_id = "sku"\nat = "at"\n'
+    file.write_text(f'[mapping.log]\ntype = "conversion"\nkind = "purchase"\n{names}')
+    assert len(json.loads(say("graph", "evaluate", str(log), "-c", str(file), "--graph-every", "3d", "--json")[1])) == 2
+
+
+def test_a_replay_goes_on_by_itself_after_a_version_of_a_person(tmp_path: Path) -> None:
+    """It cannot make that one, and numbers differ from there on: it serves its own, when they are learned."""
+    log = parts(shop(days=20), 1)
+    url, some = f"sqlite:///{tmp_path}/live.db", sum(e["at"] < T0 + 5 * DAY for e in shop(days=20))
+    with opened(url, SETTINGS) as (store, checkpoints):
+        loop = Loop(Live({place: rows[:some] for place, rows in log.items()}), SETTINGS, store, checkpoints, poll=50)
+        loop.run(stop=lambda: sum(loop.reading.offsets.values()) == some and loop.passed == loop.reading.clocks.value)
+    assert refresh(url).version == 2
+    with opened(url, SETTINGS) as (store, checkpoints):
+        Loop(ListSource(log), SETTINGS, store, checkpoints).run()
+    with existing(url) as connection:
+        lived = ledger.load_swaps(connection)
+    with opened(f"sqlite:///{tmp_path}/again.db", SETTINGS) as (store, checkpoints):
+        source = ListSource(log)
+        source.swaps = lambda: lived  # type: ignore[method-assign]
+        loop = Loop(source, SETTINGS, store, checkpoints)
+        loop.run()
+    with existing(f"sqlite:///{tmp_path}/again.db") as connection:
+        again = ledger.load_swaps(connection)
+    assert (again[0], lived[1].version) == (lived[0], 2)
+    assert [(row.at, row.version) for row in again] == [(T0 + 3 * n * DAY, n) for n in range(1, 7)]
+
+
+def until(aside: Aside, number: int) -> Any:
+    deadline = time.monotonic() + 60
+    while (found := aside.result(number)) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+def test_a_process_that_is_killed_begins_again(tmp_path: Path) -> None:
+    """Whoever interrupts the daemon does not interrupt it; killed, it begins again; killed each time, that is the reason."""
+    (tmp_path / "s").write_bytes(snapshot.to_bytes(taken()._replace(method="none")))
+    aside = Aside(tmp_path)
+    aside.begin("s", None)
+    assert aside._process is not None
+    assert os.getpgid(aside._process) != os.getpgid(0)
+    os.kill(aside._process, signal.SIGKILL)
+    assert "ended with 1, 2 times" in until(aside, 1)  # the second came to an end of its own
+    aside.begin("s", None)
+    for _ in range(TRIES - 1):
+        os.kill(aside._process, signal.SIGKILL)
+        killed = aside._process
+        while aside._process == killed:
+            assert aside.result(1) is None
+    os.kill(aside._process, signal.SIGKILL)
+    assert until(aside, 1) == f"its process was killed by signal 9, {TRIES} times"
+
+
+def test_features_that_all_share_say_nothing() -> None:
+    """A method that knows products by their features alone finds none: refused, and not served in silence."""
+    pairs = [Pair("co-purchase", f"p{a}", f"p{a + 1}", 1.0, T0) for a in range(100, 180)]
+    alike = [(f"p{a}", '{"currency":"EUR"}') for a in range(100, 181)]
+    with pytest.raises(snapshot.Refused, match="no product has a place"):
+        snapshot.learn(snapshot.take(pairs, alike, 1, 0, "daemon", T0 + DAY), None)
+
+
+def test_who_is_told_nothing_finds_nothing() -> None:
+    """A product that the version does not know is no query of it, though it has a bias for all that answer."""
+    then = taken()
+    before = snapshot.learn(then, None)
+    before = before._replace(embeddings=before.embeddings._replace(target_bias=torch.arange(len(then.ids)).float()))
+    pairs = [Pair("co-purchase", then.ids[u], then.ids[v], 1.0, T0) for u, v in then.bought.T.tolist()]
+    new = [Pair("co-purchase", "q", f"p{n}", 1.0, T0 + 2 * DAY) for n in range(110, 120)]
+    later = snapshot.take([*pairs, *new], [], 2, 0, "dual", T0 + 3 * DAY)
+    found = prequential.interval(before, later)
+    assert found is not None
+    assert (found.warm, found.figures["version 1"].hits) == (10, 0.0)
+    assert Serving(before).related("q", 10) == []
+
+
+def test_ids_of_any_length_and_letters() -> None:
+    """They are no part of the header, which is bounded; files of before, where they were, are read."""
+    ids = tuple(f'{"товар " * 6}{n}\n"' for n in range(50_000))
+    assert bundle.ids_of(bundle.of_ids(ids)) == ids
+    assert bundle.ids_of(bundle.of_ids(("\ud800", ""))) == ("\ud800", "")
+    told = taken()
+    assert len(snapshot.to_bytes(told._replace(ids=ids))) > 3_000_000
+    made = snapshot.learn(told, None)
+    data = bundle.to_bytes(made)
+    assert "ids" not in bundle.header(data, "bundle")
+    assert bundle.from_bytes(data).ids == made.ids

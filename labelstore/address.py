@@ -63,15 +63,14 @@ def on_a_server(url: str) -> bool:
 
 
 def named(url: str) -> str:
-    """How a store on a server is told from others: host, port and database, and its schema where one is given.
+    """How a store is told from others: host, port and database, and its schema where one is given; of a file its name, so
+    that it may move with its folder.
 
-    Empty for a file: its name is in its path.
-
-    >>> named("postgresql+psycopg://ada@db/shop"), named("sqlite:///belated.db")
-    ('postgresql://db:5432/shop', '')
+    >>> named("postgresql+psycopg://ada@db/shop"), named("sqlite:////var/belated.db")
+    ('postgresql://db:5432/shop', 'belated.db')
     """
     found = read(url)
     if found.get_backend_name() != POSTGRES:
-        return ""
+        return Path(found.database or "").name
     host, options = found.host or found.query.get("host", "local"), found.query.get("options")
     return f"{POSTGRES}://{host}:{found.port or 5432}/{found.database or ''}" + (f" {options}" if options else "")

@@ -5,11 +5,12 @@ deleted. All looks of an impression fall within one window after it was known, a
 day: nothing that is still to be looked at is deleted.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 
 from sqlalchemy import Connection, and_, delete, func, select
 
-from labelstore.tables import adjustments, conversions, impressions, looks, predictions, signals
+from labelstore.tables import adjustments, conversions, erasures, impressions, looks, predictions, signals
 
 DAY = 86_400_000
 FACTS = (impressions, signals, conversions, adjustments)
@@ -29,9 +30,13 @@ def whole_from(midnight: int, keep: int) -> int:
 
 
 def deleted(connection: Connection, passed: Mapping[str, int]) -> bool:
-    """Whether any record has been deleted; ``passed``: how many of each table have passed."""
-    kept = {table.name: select(func.count()).select_from(table) for table in FACTS}
-    return any(connection.execute(count).scalar_one() < passed.get(name, 0) for name, count in kept.items())
+    """Whether any record has been deleted by its age; ``passed``: how many of each table have passed."""
+    there = Counter(
+        {table.name: connection.execute(select(func.count()).select_from(table)).scalar_one() for table in FACTS}
+    )
+    for counts in connection.execute(select(erasures.c.counts)).scalars():
+        there.update(counts)  # a person's
+    return any(there[table.name] < passed.get(table.name, 0) for table in FACTS)
 
 
 def delete_known_before(connection: Connection, cutoff: int) -> None:

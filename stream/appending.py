@@ -5,11 +5,12 @@ A .gz gets a new member and a .zst a new frame, in one write. What was there is 
 
 import gzip
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from stream.files import open_log
 from stream.numbering import Numbering
+from stream.packed import open_log
 from stream.sources import SourceError
 
 CHUNK = 1 << 20
@@ -46,7 +47,7 @@ def _measure(file: Path) -> tuple[int, bool]:
         with open_log(file) as stream:
             while chunk := stream.read(CHUNK):
                 count, last = count + chunk.count(b"\n"), chunk[-1:]
-    except (EOFError, OSError) as error:
+    except (EOFError, OSError, zlib.error) as error:
         raise SourceError(
             f"{file}: cannot be read to its end ({str(error) or 'the compressed file is cut off'}), so nothing is appended; "
             "restore it, or pack what can be read of it anew"

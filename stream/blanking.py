@@ -19,9 +19,10 @@ from typing import IO, NamedTuple
 from labelstore.letters import Place
 from labelstore.traces import Traces
 from stream.codec import Codec, DeadLetter
-from stream.files import CUT_OFF, LONGEST, FileSource, open_log
+from stream.files import CUT_OFF, LONGEST, FileSource
 from stream.foreign import Ignored
 from stream.mapping import Topic
+from stream.packed import open_log
 from stream.sources import Partition, Record, SourceError
 
 

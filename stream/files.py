@@ -10,18 +10,19 @@ A line is an event, or an envelope ``{"timestamp": ms, "key": "...", "value": ev
 the same bytes after being read as JSON, stands as ``key_base64`` or ``value_base64``. Its offset is its line number.
 """
 
-import gzip
-import io
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+
+from pydantic_core import from_json
 
 from labelstore.ledger import Advance, Swap
 from stream import journal, numbering
 from stream.envelope import parse
 from stream.numbering import Numbering
-from stream.sources import Partition, Record, SourceError
+from stream.packed import open_log
+from stream.sources import NO_MARKS, Partition, Record, SourceError, mark
 
 LONGEST = 2_200_000  # bytes kept of one line: an envelope with the largest record; the codec refuses what is longer
 CUT_OFF = b"(the compressed file is cut off here)"
@@ -29,6 +30,8 @@ CUT_OFF = b"(the compressed file is cut off here)"
 
 class FileSource:
     """A log on disk, read from its beginning or from where `seek` said.
+
+    ``left``: of partitions read to their end, what was left for the next run: a last line that is not whole, and why.
 
     Raises:
         SourceError: there is no such log, or it holds no partition.
@@ -58,10 +61,39 @@ class FileSource:
                 self._next[partition] = found[-1].offset + 1
         return found
 
-    def seek(self, offsets: Mapping[Partition, int]) -> None:
+    def seek(self, offsets: Mapping[Partition, int], marks: Mapping[Partition, str] = NO_MARKS) -> None:
+        """Go on from these offsets.
+
+        Raises:
+            SourceError: this is not the log that was read up to there.
+        """
+        for place, offset in offsets.items():
+            if offset > self.numbers(place).offset(0):
+                self._is_there(place, offset, marks.get(place))
         self._ended: set[Partition] = set()
+        self.left: dict[Partition, str] = {}
         self._next = {p: offsets.get(p, self.numbers(p).offset(0)) for p in self._files}
-        self._lines = {p: _records(p, file, self._next[p], self.numbers(p)) for p, file in self._files.items()}
+        self._lines = {p: self._whole_records(p) for p in self._files}
+
+    def _whole_records(self, place: Partition) -> Iterator[Record]:
+        """The records to be read next, up to a last line that is not whole."""
+        ends: list[str] = []
+        lines = zip(self.numbers(place).offsets(), _lines(self._files[place], ends), strict=False)
+        yield from _records(place, lines, self._next[place])
+        if ends:
+            self.left[place] = ends[0]
+
+    def _is_there(self, place: Partition, offset: int, found: str | None) -> None:
+        """Whether the record before this offset is in the log; a line that was blanked may have been it."""
+        file, remedy = self.file(place), "give the log that was replayed, or a new --store"
+        lines = zip(self.numbers(place).offsets(), _lines(file), strict=False)
+        number, line = next(((n, line) for n, line in lines if n >= offset - 1), (-1, b""))
+        if number < 0:
+            raise SourceError(
+                f"{file}: the store has read it up to record {offset - 1}, and it ends before that; {remedy}"
+            )
+        if number == offset - 1 and line and found and mark(parse(line)[2]) != found:
+            raise SourceError(f"{file}: record {number} is not the one that the store has read there; {remedy}")
 
     def positions(self) -> dict[Partition, int]:
         return dict(self._next)
@@ -109,7 +141,8 @@ class FileSource:
 
     def records(self, partition: Partition) -> Iterator[Record]:
         """All records of a partition, beside those that are polled."""
-        return _records(partition, self.file(partition), 0, self.numbers(partition))
+        lines = zip(self.numbers(partition).offsets(), _lines(self.file(partition)), strict=False)
+        return _records(partition, lines, 0)
 
     @property
     def bytes(self) -> int:
@@ -135,63 +168,38 @@ def _discover(path: Path) -> dict[Partition, Path]:
     return dict(sorted(found.items()))
 
 
-def open_log(file: Path) -> IO[bytes]:
-    """The bytes of a log's file, unpacked."""
-    if file.suffix == ".gz":
-        return io.BufferedReader(gzip.open(file, "rb"))
-    if file.suffix == ".zst":
-        return io.BufferedReader(_Zstandard(file))
-    return file.open("rb", buffering=1 << 20)
+def _lines(file: Path, ends: list[str] | None = None) -> Iterator[bytes]:
+    """The lines of a file, without their ends; of an endless line only the beginning.
 
-
-class _Zstandard(io.RawIOBase):
-    """A .zst file as bytes; one that is cut off ends in EOFError, as a .gz does."""
-
-    def __init__(self, file: Path) -> None:
-        try:
-            from zstandard import ZstdDecompressor
-        except ImportError:
-            raise SourceError(f"{file}: reading .zst needs an extra; pip install 'belated[zstd]'") from None
-        self._new = ZstdDecompressor().decompressobj
-        self._frame, self._packed, self._ready = self._new(), file.open("rb"), b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            packed = self._frame.unused_data or self._packed.read(1 << 16)
-            if self._frame.eof:
-                if not packed:
-                    return 0  # and again, whenever it is asked
-                self._frame = self._new()
-            elif not packed:
-                raise EOFError
-            self._ready = self._frame.decompress(packed)
-        size = min(len(buffer), len(self._ready))
-        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
-        return size
-
-    def close(self) -> None:
-        self._packed.close()
-        super().close()
-
-
-def _lines(file: Path) -> Iterator[bytes]:
-    """The lines of a file, without their ends; of an endless line only the beginning."""
+    ``ends``: told what the file ends in where that is no whole line, which is then not given: a writer may be at it, or a
+    copy. Without it, that is given too; for what cannot be unpacked `CUT_OFF` stands.
+    """
     with open_log(file) as stream:
         try:
             while line := stream.readline(LONGEST):
                 rest = line
                 while not rest.endswith(b"\n") and len(rest) == LONGEST:
                     rest = stream.readline(LONGEST)
+                if ends is not None and not line.endswith(b"\n") and len(line) < LONGEST and not _is_json(line):
+                    ends.append("its last line has no end and is not JSON")
+                    return
                 yield line.rstrip(b"\r\n")
-        except (EOFError, OSError, gzip.BadGzipFile):
-            yield CUT_OFF
+        except (EOFError, OSError, zlib.error):
+            if ends is None:
+                yield CUT_OFF
+            else:
+                ends.append("the compressed file is cut off or damaged")
 
 
-def _records(partition: Partition, file: Path, start: int, numbers: Numbering) -> Iterator[Record]:
-    for offset, line in zip(numbers.offsets(), _lines(file), strict=False):
-        if offset < start or not line:
-            continue
-        yield Record(partition.topic, partition.partition, offset, *parse(line))
+def _records(partition: Partition, lines: Iterable[tuple[int, bytes]], start: int) -> Iterator[Record]:
+    for offset, line in lines:
+        if offset >= start and line:
+            yield Record(partition.topic, partition.partition, offset, *parse(line))
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        from_json(line)
+    except ValueError:
+        return False
+    return True

@@ -20,7 +20,7 @@ from labelstore.ledger import Advance
 from stream import broker
 from stream.config import Kafka
 from stream.courtesy import Courtesy
-from stream.sources import Partition, Record, SourceError
+from stream.sources import NO_MARKS, Partition, Record, SourceError
 from stream.start import start
 
 WAIT = 200  # ms for which a poll waits for the first record
@@ -84,7 +84,7 @@ class KafkaSource:
 
     # where to read ---------------------------------------------------------------------------------------------------
 
-    def seek(self, offsets: Mapping[Partition, int]) -> None:
+    def seek(self, offsets: Mapping[Partition, int], marks: Mapping[Partition, str] = NO_MARKS) -> None:
         """Go on from these offsets; without any, from ``config.start``. A partition that is new starts at its beginning.
 
         Raises:

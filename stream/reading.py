@@ -13,7 +13,7 @@ from stream.codec import Codec, DeadLetter
 from stream.foreign import Ignored
 from stream.journal import Journal
 from stream.settings import Settings
-from stream.sources import Partition, Record, Source
+from stream.sources import Partition, Record, Source, mark
 from stream.waiting import WaitingRoom
 from stream.watermark import BEGINNING, Watermark
 
@@ -36,6 +36,8 @@ class Reading:
         self.offsets: dict[Partition, int] = {}  # of the next record of each partition
         self._journal = Journal(source.journal())
         self._letters: list[DeadLetter] = []
+        self._last: dict[Partition, Record] = {}  # of each partition, since this run began
+        self._marks: dict[Partition, str] = {}  # of the last ones before
 
     def begin(self) -> None:
         """Nothing was read before."""
@@ -89,7 +91,7 @@ class Reading:
     def _take(self, record: Record) -> None:
         place = Partition(record.topic, record.partition)
         self._obey(place, record.offset)
-        self.offsets[place] = record.offset + 1
+        self.offsets[place], self._last[place] = record.offset + 1, record
         self._counts["read"] += 1
         event = self.codec.decode(record)
         if isinstance(event, DeadLetter):
@@ -126,8 +128,10 @@ class Reading:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it beside that."""
+        marks = self._marks | {place: mark(record.value) for place, record in self._last.items()}
         return {
             "offsets": [[*place, offset] for place, offset in sorted(self.offsets.items())],
+            "marks": [[*place, found] for place, found in sorted(marks.items())],
             **self.clocks.state(),
             "unknown": dict(self.codec.unknown),
             "ignored": dict(self.codec.ignored),
@@ -135,7 +139,11 @@ class Reading:
 
     def restore(self, state: dict[str, Any], connection: Connection) -> None:
         """Go on from `state` and the rows of the commit."""
-        self.source.seek({Partition(topic, partition): offset for topic, partition, offset in state["offsets"]})
+        offsets, self._marks = (
+            {Partition(topic, partition): value for topic, partition, value in state.get(name, [])}
+            for name in ("offsets", "marks")
+        )
+        self.source.seek(offsets, self._marks)
         self.codec.unknown.update(state["unknown"])
         self.codec.ignored.update(state.get("ignored", {}))
         self.clocks.restore(state["clocks"], state["latest"], state["watermark"])

@@ -69,16 +69,27 @@ class ReportError(Exception):
     """The report cannot be written; the message names the remedy."""
 
 
+def ready() -> None:
+    """Whether a report can be made here.
+
+    Raises:
+        ReportError: plotly is not installed.
+    """
+    try:
+        import plotly.offline  # noqa: F401
+    except ImportError:
+        raise ReportError("the report needs an extra; pip install 'belated[report]'") from None
+
+
 def write(result: Result, path: Path) -> None:
     """Write the page; the same result gives the same bytes.
 
     Raises:
         ReportError: plotly is not installed.
     """
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError:
-        raise ReportError("the report needs an extra; pip install 'belated[report]'") from None
+    ready()
+    from plotly.offline import get_plotlyjs
+
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'

@@ -5,7 +5,9 @@
 A log is a set of partitions, each in its own order; nothing orders them against each other.
 """
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from labelstore.ledger import Advance, Swap
@@ -33,6 +35,14 @@ class SourceError(Exception):
     """A log that cannot be read; the message names it and the remedy."""
 
 
+NO_MARKS: Mapping[Partition, str] = MappingProxyType({})
+
+
+def mark(value: bytes) -> str:
+    """Which record it is: a part of the sha256 of its value."""
+    return hashlib.sha256(value).hexdigest()[:16]
+
+
 class Source(Protocol):
     """A log being read. Offsets are of the NEXT record."""
 
@@ -42,8 +52,11 @@ class Source(Protocol):
     def poll(self, limit: int, paused: frozenset[Partition] = frozenset()) -> list[Record]:
         """At most ``limit`` further records of the partitions that are not paused; empty when there are none now."""
 
-    def seek(self, offsets: Mapping[Partition, int]) -> None:
-        """Go on from these offsets; partitions not named start at their beginning."""
+    def seek(self, offsets: Mapping[Partition, int], marks: Mapping[Partition, str] = NO_MARKS) -> None:
+        """Go on from these offsets; partitions not named start at their beginning.
+
+        ``marks``: `mark` of the record before, so that another log is not taken for the one that was read.
+        """
 
     def positions(self) -> dict[Partition, int]:
         """The offset of the next record of each partition."""
@@ -105,7 +118,7 @@ class ListSource:
                 found += records
         return found
 
-    def seek(self, offsets: Mapping[Partition, int]) -> None:
+    def seek(self, offsets: Mapping[Partition, int], marks: Mapping[Partition, str] = NO_MARKS) -> None:
         self._next = {partition: offsets.get(partition, 0) for partition in self._log}
 
     def positions(self) -> dict[Partition, int]:

@@ -2,25 +2,27 @@
 
 import csv
 import gzip
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.simulate.write import TRUTH
+from stream.simulate.write import SCENARIO, TRUTH
 from stream.sources import SourceError
 
 
 class Truth:
-    """Looks up p by impression id.
+    """Looks up p by impression id. ``window``: in which they convert, ms; None where no scenario beside it says.
 
     Raises:
         SourceError: the file is not one that `belated simulate` writes.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
+        self.window: int | None = None
         try:
             with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
                 rows = csv.reader(file)
@@ -29,6 +31,8 @@ class Truth:
                 found = [(row[0].encode(), _probability(row[1])) for row in rows]
         except (OSError, EOFError, ValueError, IndexError) as error:
             raise SourceError(f"{path}: not a truth file ({error}); expected what `belated simulate` writes") from None
+        if (told := path.with_name(SCENARIO)).is_file():
+            self.window = json.loads(told.read_text())["window"]
         ids, p = np.array([name for name, _ in found]), np.array([value for _, value in found], dtype=np.float64)
         order = np.argsort(ids)
         self._ids, self._p = ids[order], p[order]
@@ -44,7 +48,7 @@ class Truth:
         missing = self._ids[place] != asked
         if missing.any():
             name = asked[missing][0].decode()
-            raise SourceError(f"{self._path}: knows nothing of impression {name!r}; it is the truth of another log")
+            raise SourceError(f"{self.path}: knows nothing of impression {name!r}; it is the truth of another log")
         found: NDArray[np.float64] = self._p[place]
         return found
 

@@ -90,7 +90,7 @@ def alone(url: str, folder: Path | None) -> Iterator[None]:
 
 @contextmanager
 def _folder_lock(url: str, folder: Path) -> Iterator[None]:
-    """A lock on a file of the folder; the file says whose it is, where the folder's name does not."""
+    """A lock on a file of the folder; the file says whose it is."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as file:
         try:

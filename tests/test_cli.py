@@ -204,3 +204,91 @@ def test_version() -> None:
     """The version that is installed."""
     done = belated("--version")
     assert (done.returncode, done.stdout) == (0, f"belated {version('belated')}\n")
+
+
+def test_two_stores_never_share_checkpoints(log: Path, tmp_path: Path) -> None:
+    """A file of another ending beside it would have the same folder: it is refused, and the first goes on."""
+    first, other = (f"sqlite:///{tmp_path}/a.{ending}" for ending in ("db", "sqlite"))
+    assert belated("replay", log, *SHORT, "--store", first).returncode == 0
+    done = belated("replay", log, *SHORT, "--store", other)
+    assert done.returncode == 2
+    assert "a.checkpoints: holds the checkpoints of a.db, and --store is a.sqlite" in done.stderr
+    assert belated("replay", log, *SHORT, "--store", first).returncode == 0
+
+
+def test_another_log_in_a_store_is_refused(log: Path, tmp_path: Path) -> None:
+    """Going on from where the store stopped would skip what is there up to that line."""
+    store = f"sqlite:///{tmp_path}/a.db"
+    assert belated("replay", log, *SHORT, "--store", store).returncode == 0
+    other = tmp_path / "events" / "0.jsonl"
+    other.parent.mkdir()
+    for some in (EVENTS[:100], [*EVENTS, *EVENTS[5:90]]):
+        other.write_bytes(b"\n".join(lines(some)) + b"\n")
+        done = belated("replay", tmp_path, *SHORT, "--store", store)
+        assert done.returncode == 2
+        assert "give the log that was replayed, or a new --store" in done.stderr
+
+
+def test_a_log_that_is_still_written(tmp_path: Path) -> None:
+    """Its last line is said to be left, and read by the next run: then all is as if it had been whole."""
+    whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
+    data = b"\n".join(lines(EVENTS)) + b"\n"
+    whole.write_bytes(data)
+    part.write_bytes(data[: len(data) // 2])
+    store = ("--store", f"sqlite:///{tmp_path}/a.db")
+    done = belated("replay", part, *SHORT, *store)
+    assert "its last line has no end and is not JSON: it was left for the next run" in done.stderr
+    checked = belated("validate", part)
+    assert (checked.returncode, "its last line has no end" in checked.stderr) == (1, True)
+    part.write_bytes(data)
+    found = [
+        json.loads(belated("replay", file, *SHORT, *more, "--json", "-").stdout)["methods"]
+        for file, more in ((whole, ()), (part, store))
+    ]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "says"),
+    [
+        ("--html", "no/x.html", "there is no folder"),
+        ("--json", "no/x.json", "there is no folder"),
+        ("--json", ".", "is a folder; name a file"),
+        ("--html", ".", "is a folder; name a file"),
+    ],
+)
+def test_results_that_cannot_be_written_are_told_first(
+    log: Path, tmp_path: Path, option: str, name: str, says: str
+) -> None:
+    done = belated("replay", log, *SHORT, option, tmp_path / name, "--store", f"sqlite:///{tmp_path}/a.db")
+    assert done.returncode == 2
+    assert f"error: {option} {tmp_path / name}: {says}" in done.stderr
+    assert not (tmp_path / "a.db").exists()
+
+
+def test_a_truth_of_a_longer_window_is_not_compared_with(tmp_path: Path) -> None:
+    """p is of the window of the scenario: of a shorter one it says nothing."""
+    log = tmp_path / "log"
+    belated("simulate", log, "--impressions", "500", "--days", "3", "--window", "1d")
+    for window, warned in (("6h", True), ("1d", False), ("2d", False)):
+        done = belated("backtest", log, "--methods", "settled", "--window", window, "--wait", "1h", "--json", "-")
+        assert ("tells who converts within 1d" in done.stderr) == warned
+        told = json.loads(done.stdout)["methods"]["settled"]
+        assert (told.get("truth") is None) == warned
+
+
+def test_brackets_are_shown_in_help() -> None:
+    """They are no markup."""
+    assert "[mapping]" in belated("replay", "--help").stdout
+    assert "belated[demo]" in belated("convert", "--help").stdout
+
+
+@pytest.mark.parametrize("dataset", ["criteo", "taobao", "otto"])
+@pytest.mark.parametrize("data", [b"", b"hello,you\n", b"\x1f\x8bx"])
+def test_a_conversion_of_nothing_is_an_error(tmp_path: Path, dataset: str, data: bytes) -> None:
+    """Nothing that could be taken for a log is left."""
+    file, folder = tmp_path / ("x.gz" if data[:1] == b"\x1f" else "x"), tmp_path / "log"
+    file.write_bytes(data)
+    done = belated("convert", dataset, file, folder)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert not list(folder.rglob("*.jsonl*"))

@@ -16,6 +16,7 @@ from stores import FOREVER, WINDOW
 from strategies import DAY, HOUR, T0
 from stream import export
 from stream.cli import main
+from stream.erasure import forget
 from stream.export import COLUMNS, ExportError, writing
 from stream.loop import Loop
 from stream.settings import Settings, moment
@@ -314,6 +315,19 @@ def test_the_end_of_a_store_is_no_reason_to_warn(kept: dict[int, str], say: Say)
     assert "warning" not in done.err
     assert "the store keeps 3d: the export is whole for impressions shown from 2023-11-26 UTC on" in done.err
     assert "keeps" not in say("labels", "export", "-", "--store", kept[400]).err
+
+
+def test_a_person_who_was_forgotten_is_no_retention(say: Say, tmp_path: Path) -> None:
+    """What `forget` has taken is not to be had back by a longer keep."""
+    url, settings = f"sqlite:///{tmp_path}/s.db", SHORT.model_copy(update={"keep": 400 * DAY})
+    events = [
+        event | ({"user_id": f"u{n % 9}"} if event["type"] == "impression" else {}) for n, event in enumerate(FORTNIGHT)
+    ]
+    with opened(url, settings) as (store, checkpoints):
+        Loop(ListSource(split(events, 1)), settings, store, checkpoints).run()
+    assert forget("u1", url).counts["impressions"] > 9
+    for as_of in ((), ("--as-of", str(T0 + 2 * DAY))):
+        assert "keeps" not in say("labels", "export", "-", "--store", url, *as_of).err
 
 
 def test_one_that_was_known_late_may_lack_what_came_back() -> None:

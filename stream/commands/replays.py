@@ -1,6 +1,7 @@
 """`belated backtest`, `replay` and `demo`: a log through learners, and how they did."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +12,9 @@ from learner.methods import DEFAULT, LIVE, METHODS, ORACLES, USUAL
 from stream.commands import configured, options
 from stream.commands.logs import convert, records, tune_garbage_collector
 from stream.commands.results import results
-from stream.settings import RIVER, Settings, duration
-from stream.terminal import err, fail, progress
+from stream.settings import RIVER, Settings, duration, spell
+from stream.sources import Partition
+from stream.terminal import err, fail, progress, warn
 
 
 def backtest(
@@ -139,6 +141,13 @@ def _run(
 
     settings = Settings(**asked)
     source = FileSource(log)
+    _writable(json_, html)
+    if truth is not None and settings.window < (truth.window or 0):
+        warn(
+            f"{truth.path}: tells who converts within {spell(truth.window)}, and --window is {spell(settings.window)}: "
+            "nothing is compared with it"
+        )
+        truth = None
     tune_garbage_collector()
     with progress(f"{'replay' if len(settings.methods) == 1 else 'backtest'} {log}", records(source)) as told:
         how = dict(
@@ -149,6 +158,8 @@ def _run(
             if seeds > 1
             else run.backtest(str(log), source, settings, **how)
         )
+    for (topic, number), why in source.left.items():
+        warn(f"{source.file(Partition(topic, number))}: {why}: it was left for the next run")
     if html:
         from stream.report import write
 
@@ -162,6 +173,23 @@ def _run(
     for what, path in (("results", json_), ("report", html)):
         if path and str(path) != "-":
             err.print(f"{what}: {path.resolve()}", soft_wrap=True)
+
+
+def _writable(json_: Path | None, html: Path | None) -> None:
+    """End at once where the results could not be written in the end."""
+    for option, path in (("--json", json_), ("--html", html)):
+        if path is None or str(path) == "-":
+            continue
+        if path.is_dir():
+            fail(f"{option} {path}: is a folder; name a file")
+        if not path.resolve().parent.is_dir():
+            fail(f"{option} {path}: there is no folder {path.parent}; make it, or name another file")
+        if not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
+            fail(f"{option} {path}: cannot be written; name another file")
+    if html:
+        from stream.report import ready
+
+        ready()
 
 
 def demo(

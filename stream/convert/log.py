@@ -6,6 +6,7 @@ it is complete.
 
 import gzip
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,11 +16,13 @@ from typing import IO
 
 from pydantic_core import to_json
 
+from stream.sources import SourceError
+
 Advance = Callable[[int, int], None]
 """Called now and then with (done, total), in whatever the converter counts: bytes of the source, or events."""
 
 EVERY = 20_000  # rows or events between two calls of advance
-CUT_OFF = "the compressed file is cut off"
+CUT_OFF = "the compressed file is cut off or damaged"
 
 
 @dataclass
@@ -71,6 +74,7 @@ def writing(dst: Path, summary: Summary) -> Iterator[Log]:
 
     Raises:
         FileExistsError: ``dst`` holds something already, other than the rest of a killed conversion.
+        SourceError: no event was written.
     """
     final = dst / "events" / "0.jsonl"
     part = final.with_name("0.jsonl.part")
@@ -80,6 +84,11 @@ def writing(dst: Path, summary: Summary) -> Iterator[Log]:
     try:
         with part.open("wb", buffering=1 << 20) as file:
             yield Log(file, summary)
+            if not summary.events:
+                why = f"; {summary.notes[0]}" if summary.notes else ""
+                raise SourceError(
+                    f"{dst}: nothing of {summary.rows:,} rows could be converted{why}; give a file of the data set you name"
+                )
             file.flush()
             os.fsync(file.fileno())
         part.replace(final)
@@ -104,7 +113,7 @@ def rows(src: Path, summary: Summary, advance: Advance) -> Iterator[str]:
                 if summary.rows % EVERY == 0:
                     advance(raw.tell(), total)
                 yield line.decode("utf-8", "replace").rstrip("\r\n")
-        except EOFError:
+        except (EOFError, zlib.error, gzip.BadGzipFile):
             summary.rows += 1
             summary.refuse(CUT_OFF, "")
     advance(total, total)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from stream.simulate.scenario import DAY, START, Scenario
 from stream.simulate.world import DEVICES, SEGMENTS, Ints, World, simulate
 
-TRUTH = "truth.csv.gz"
+TRUTH, SCENARIO = "truth.csv.gz", "scenario.json"
 PART = ".part"  # what a kill leaves behind is never taken for a log
 
 
@@ -68,9 +68,7 @@ def write(s: Scenario, dst: Path, told: Callable[[int, int], None] = lambda done
         _write(dst / "events" / f"{partition}.jsonl", lines, chosen[mine], torn[mine])
         told(4 + partition, steps)
     _truth(dst / TRUTH, world)
-    (dst / "scenario.json").write_text(
-        json.dumps(s.model_dump(mode="json") | {"changes_at": s.changes_at}, indent=2) + "\n"
-    )
+    (dst / SCENARIO).write_text(json.dumps(s.model_dump(mode="json") | {"changes_at": s.changes_at}, indent=2) + "\n")
     told(steps, steps)
     return counts
 

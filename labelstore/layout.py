@@ -47,7 +47,7 @@ def check(connection: Connection, url: str, create: bool) -> None:
         return
     if found is None:
         raise StoreError(f"store {shown(url)}: holds no label store; give the URL used with --store")
-    if found != HEAD or not inspect(connection).has_table(version.name):
+    if not is_newest(connection, url):
         raise StoreError(
             f"store {shown(url)}: has revision {found} of the tables, and this belated needs {HEAD}; "
             "run: belated store upgrade --store URL"
@@ -64,6 +64,11 @@ def recognised(connection: Connection, url: str) -> str | None:
     if found not in (None, *known()):
         raise StoreError(f"store {shown(url)}: has revision {found}, which a newer belated wrote; install that one")
     return found
+
+
+def is_newest(connection: Connection, url: str) -> bool:
+    """Whether a store has the newest revision, and says so."""
+    return recognised(connection, url) == HEAD and inspect(connection).has_table(version.name)
 
 
 def known() -> list[str]:

@@ -145,6 +145,20 @@ def open_engine(url: str, create: bool = True) -> Engine:
     return engine
 
 
+def is_newest(url: str) -> bool:
+    """Whether there is a store, and nothing in it to upgrade.
+
+    Raises:
+        StoreError: a newer one, or the database refuses.
+    """
+    engine = engine_of(url, create=True)
+    try:
+        with told_plainly(url), engine.connect() as connection:
+            return layout.is_newest(connection, url)
+    finally:
+        engine.dispose()
+
+
 def upgrade(url: str, make: bool = False) -> tuple[str | None, str]:
     """Bring the tables of a store to the newest revision, or ``make`` them. Returns the revisions before and after.
 

@@ -17,16 +17,12 @@ from stream.comparison import compare
 from stream.drift import drifts
 from stream.hindsight import converted
 from stream.loop import Loop
+from stream.progress import KINDS
 from stream.settings import RIVER, Settings
 from stream.sources import Source
 from stream.truth import Truth
 from stream.versions import Versions, Watch
 from stream.workspace import opened
-
-EVENTS = (
-    "read", "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "ignored", "duplicates",
-    "forgotten", "late", "past_window",
-)  # fmt: skip
 
 
 class Result(NamedTuple):
@@ -143,7 +139,7 @@ def _result(log: str, loop: Loop, seconds: float, read: int) -> Result:
         told["drifts"] = [found._asdict() for found in drifts(hours.get(name, {}))]
     summary = {
         "log": log,
-        "events": {name: loop.counts[name] for name in EVENTS},
+        "events": {name: loop.counts[name] for name in KINDS},
         "unknown_fields": dict(sorted(loop.reading.codec.unknown.items())),
         "ignored": dict(sorted(loop.reading.codec.ignored.items())),
         "methods": methods,

@@ -8,17 +8,17 @@ import logging
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
 
 from stream.config import Kafka, variable
 from stream.probe import probe
-from stream.sources import SourceError
+from stream.sources import Partition, SourceError
 
 NAME = "belated"  # the client's, and that of the group whose offsets are a courtesy
 ATTEMPT = 2_000  # ms for one try; in between, what was logged is looked at
@@ -102,6 +102,39 @@ def topics(consumer: KafkaConsumer, config: Kafka) -> dict[str, set[int]]:
             + "; ".join(create.format(topic) for topic in missing)
         )
     return {topic: consumer.partitions_for_topic(topic) for topic in config.topics}
+
+
+def topic_id(consumer: Any, name: str) -> str:
+    """What the broker calls a topic since it was created; empty of a broker that gives no ids."""
+    found = consumer._cluster.topic_id(name)
+    return "" if found is None else str(found)
+
+
+GONE = (
+    "kafka: the broker has no partition {} any more: the topic was deleted; create it, or name another, and start again"
+)
+
+
+def span(
+    consumer: KafkaConsumer, config: Kafka, partitions: Sequence[Partition]
+) -> tuple[dict[Partition, int], dict[Partition, int]]:
+    """The first offset of each partition, and its end.
+
+    Raises:
+        SourceError: there is no answer, or a topic was deleted.
+    """
+    places, timeout = [TopicPartition(*p) for p in partitions], config.timeout
+    try:
+        first = consumer.beginning_offsets(places, timeout_ms=timeout)
+        ends = consumer.end_offsets(places, timeout_ms=timeout)
+    except KeyError as error:
+        raise SourceError(GONE.format("/".join(map(str, error.args[0])))) from None
+    except KafkaError as error:
+        raise SourceError(
+            f"kafka {', '.join(config.servers)}: no answer on where the partitions begin and end ({error!r}); the "
+            "broker must be reachable at the address it advertises (advertised.listeners)"
+        ) from None
+    return {Partition(*p): n for p, n in first.items()}, {Partition(*p): n for p, n in ends.items()}
 
 
 def unblock(consumer: Any) -> None:

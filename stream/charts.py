@@ -86,7 +86,7 @@ def level_over_time(result: Result) -> Chart:
         at, level = [_day(drift["hour"]) for drift in drifts], [drift["after"] for drift in drifts]
         figure.add_scatter(x=at, y=level, name=f"{name} drifts", mode="markers", marker=marks, showlegend=False)
     figure.add_hline(y=1, line={"dash": "dash", "color": "#8c959f"})
-    told = f"Calibration drifted {times} times" if times else "No drift of calibration was found"
+    told = f"Calibration drifted {times} time{'s' * (times > 1)}" if times else "No drift of calibration was found"
     return Chart(told, reading, figure)
 
 

@@ -40,6 +40,7 @@ class Checkpoints:
         self._store, self.folder, self._settings = store, folder, settings
         folder.mkdir(parents=True, exist_ok=True)
         self.n = 0  # of the last commit
+        self.made = 0.0  # when the one that was loaded was, s; of the machine's clock, to be shown
 
     def save(self, tensors: dict[str, Tensor], progress: dict[str, Any], keep: int = KEEP) -> None:
         """Steps 1 and 2; then all but the last ``keep`` files are removed."""
@@ -77,7 +78,7 @@ class Checkpoints:
         self._same_settings(row.settings)
         told = f"the file of checkpoint {row.n}", f"the file that checkpoint {row.n} wrote"
         data = _read(self.folder / row.file, row.sha256, *told)
-        self.n = row.n
+        self.n, self.made = row.n, (self.folder / row.file).stat().st_mtime
         return load(data), row.progress
 
     def _same_settings(self, written: dict[str, Any]) -> None:

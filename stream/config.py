@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
+from labelstore.address import EXPECTED
 from stream.mapping import Topic
 from stream.settings import UNITS, Duration, Settings
 from stream.start import start as begin
@@ -125,7 +127,11 @@ class Store(Part):
 
     @model_validator(mode="after")
     def _fits(self) -> "Store":
-        if make_url(self.url).password:
+        try:
+            url = make_url(self.url)
+        except (ArgumentError, ValueError):
+            raise ValueError(f"url: cannot be read; {EXPECTED}") from None
+        if url.password or any(key.endswith("password") for key in url.query):
             raise ValueError(f"the url holds a password; put it into the environment: {variable('store.password')}")
         if not self.url.startswith("sqlite") and self.checkpoints is None:
             raise ValueError("checkpoints: name the folder of checkpoints, on a volume that lasts")
@@ -227,6 +233,10 @@ def load(file: Path | None, without: tuple[str, ...] = ()) -> Config:
         return Config(**{name: part for name, part in told.items() if name not in without})
     except ValidationError as error:
         raise ConfigError("; ".join(_sentences(file, error))) from None
+    except SettingsError as error:
+        raise ConfigError(
+            f"{PREFIX}*: {error}; lists and tables are JSON there, as in {variable('kafka.servers')}='[\"host:9092\"]'"
+        ) from None
 
 
 def _sentences(file: Path | None, error: ValidationError) -> list[str]:

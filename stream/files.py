@@ -22,7 +22,7 @@ from stream import journal, numbering
 from stream.envelope import parse
 from stream.numbering import Numbering
 from stream.packed import open_log
-from stream.sources import NO_MARKS, Partition, Record, SourceError, mark
+from stream.sources import NO_MARKS, Partition, Record, SourceError, digest
 
 LONGEST = 2_200_000  # bytes kept of one line: an envelope with the largest record; the codec refuses what is longer
 CUT_OFF = b"(the compressed file is cut off here)"
@@ -92,8 +92,11 @@ class FileSource:
             raise SourceError(
                 f"{file}: the store has read it up to record {offset - 1}, and it ends before that; {remedy}"
             )
-        if number == offset - 1 and line and found and mark(parse(line)[2]) != found:
+        if number == offset - 1 and line and found and digest(parse(line)[2]) != found:
             raise SourceError(f"{file}: record {number} is not the one that the store has read there; {remedy}")
+
+    def mark(self, record: Record) -> str:
+        return digest(record.value)
 
     def positions(self) -> dict[Partition, int]:
         return dict(self._next)

@@ -178,4 +178,6 @@ def _day(ms: int) -> datetime:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= LETTERS else name[: LETTERS - 1] + "…"
+    """Names of one family differ at their ends: what is left out is in the middle."""
+    half = LETTERS // 2
+    return name if len(name) <= LETTERS else f"{name[: LETTERS - half - 1]}…{name[-half:]}"

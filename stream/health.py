@@ -11,6 +11,7 @@ The loop publishes a `Status` now and then; a thread of its own answers from the
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from typing import Any, NamedTuple
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from stream.progress import KINDS
 
 ALIVE = 60.0  # seconds without a turn of the loop after which it counts as stuck
 TIMEOUT = 5.0  # seconds a client may take to ask
@@ -53,6 +56,7 @@ class Health(Collector):
 
     def __init__(self) -> None:
         self.status, self._turned, self._leaving = NOTHING, time.monotonic(), False
+        self._before: Mapping[str, int] | None = None  # counts when this process began: its counters begin at 0
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
@@ -64,6 +68,8 @@ class Health(Collector):
         """The loop has turned, and stands so."""
         self.turn()
         self.status = status
+        if self._before is None:
+            self._before = dict(status.counts)
 
     def leave(self) -> None:
         """The daemon finishes: it is not ready any more."""
@@ -95,9 +101,11 @@ class Health(Collector):
     def collect(self) -> list[Metric]:
         """The status as Prometheus' metrics."""
         s = self.status
-        records = CounterMetricFamily("belated_records", "Records by what became of them.", labels=["kind"])
-        for kind, count in sorted(s.counts.items()):
-            records.add_metric([kind], count)
+        before = self._before or {}
+        about = "Records by what became of them since this process began; /status has those of the store."
+        records = CounterMetricFamily("belated_records", about, labels=["kind"])
+        for kind in sorted({*KINDS, *s.counts}):
+            records.add_metric([kind], s.counts.get(kind, 0) - before.get(kind, 0))
         lag = GaugeMetricFamily("belated_consumer_lag_records", "Records not read yet.", labels=["partition"])
         for partition, behind in sorted(s.lag.items()):
             lag.add_metric([partition], behind)
@@ -106,9 +114,9 @@ class Health(Collector):
             ("ready", "1 if the daemon does its work.", float(self.ready)),
             ("waiting_records", "Records read that have not passed.", s.waiting),
             ("event_time_lag_seconds", "From the event time that has passed to now.", self.event_time_lag()),
-            ("retention_lost_records", "Records that retention had deleted before they were read.", s.gone),
+            ("retention_lost_records", "Records that retention had deleted before this process read them.", s.gone),
             ("checkpoint_number", "Of the last commit.", s.commit),
-            ("checkpoint_timestamp_seconds", "When the last commit was made.", (s.committed or 0) / 1000),
+            ("checkpoint_timestamp_seconds", "When the last commit was made.", s.committed and s.committed / 1000),
         ):
             if value is not None:
                 found.append(GaugeMetricFamily(f"belated_{name}", about, value=value))
@@ -188,8 +196,9 @@ def _handler(health: Health) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # whoever asked has left
+                self.end_headers()
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing: every scrape would be a line."""

@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from labelstore.letters import Letter, Place
 from stream import broker
@@ -24,22 +26,35 @@ class KafkaOutbox:
         self._producer: KafkaProducer | None = None
 
     def send(self, found: Sequence[Letter]) -> list[Place]:
+        waiting: list[tuple[Place, Any]] = []
         try:
             producer = self._connected()
-            waiting = [
-                (x.place, producer.send(self._config.dead_letters, x.value, key=x.key, headers=headers(x)))
-                for x in found
-            ]
+            for letter in found:
+                if sent := self._sent(producer, letter):
+                    waiting.append((letter.place, sent))
             producer.flush(timeout=TIMEOUT / 1000)
         except (KafkaError, SourceError) as error:
             log.warning("kafka %s: dead letters are not forwarded for now: %r", self._config.dead_letters, error)
-            return []
         return [place for place, sent in waiting if sent.succeeded()]
+
+    def _sent(self, producer: KafkaProducer, letter: Letter) -> Any:
+        """The letter under way; one that is too large with its key, without it."""
+        topic, told = self._config.dead_letters, {"headers": headers(letter)}
+        try:
+            return producer.send(topic, letter.value, key=letter.key, **told)
+        except MessageSizeTooLargeError:
+            log.warning("kafka %s: %s is too large with its key: forwarded without", topic, letter.place)
+        try:
+            return producer.send(topic, letter.value, **told)
+        except MessageSizeTooLargeError as error:
+            log.warning("kafka %s: %s is not forwarded: %s", topic, letter.place, error)
+            return None
 
     def close(self) -> None:
         """Leave the broker."""
         if self._producer is not None:
-            self._producer.close(timeout=TIMEOUT / 1000)
+            with suppress(KafkaError):
+                self._producer.close(timeout=TIMEOUT / 1000)
 
     def _connected(self) -> KafkaProducer:
         if self._producer is None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kafka import TopicPartition
-from kafka.errors import KafkaError, OffsetOutOfRangeError, RetriableError
+from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError, RetriableError
 
 from labelstore.ledger import Advance
 from stream import broker
@@ -38,6 +38,8 @@ READING = {
     "fetch_max_bytes": 16 << 20,
     "max_partition_fetch_bytes": 1 << 20,
 }
+
+ANEW = "{}: {}: the topic was created anew; start with a new store.url, or name the topic that was read before"
 
 
 class KafkaSource:
@@ -90,25 +92,18 @@ class KafkaSource:
         Raises:
             SourceError: retention has deleted the next record and the policy is `fail`; an offset is beyond the end.
         """
-        first, ends = self._span(self._partitions)
+        first, ends = broker.span(self._consumer, self.config, self._partitions)
         begin = first if offsets else self._start(first, ends)
         for p in self._partitions:
+            if marks.get(p) and marks[p] != (broker.topic_id(self._consumer, p.topic) or marks[p]):
+                raise SourceError(ANEW.format(f"kafka {p.topic}", "it has another id than when we read it"))
             self._place(p, offsets.get(p, begin[p]), first[p], ends[p])
         self._ends = ends
         self._still.clear()
 
-    def _span(self, partitions: Sequence[Partition]) -> tuple[dict[Partition, int], dict[Partition, int]]:
-        """The first offset of each partition, and its end."""
-        places, timeout = [TopicPartition(*p) for p in partitions], self.config.timeout
-        try:
-            first = self._consumer.beginning_offsets(places, timeout_ms=timeout)
-            ends = self._consumer.end_offsets(places, timeout_ms=timeout)
-        except KafkaError as error:
-            raise SourceError(
-                f"kafka {', '.join(self.config.servers)}: no answer on where the partitions begin and end ({error!r}); the "
-                "broker must be reachable at the address it advertises (advertised.listeners)"
-            ) from None
-        return {Partition(*p): n for p, n in first.items()}, {Partition(*p): n for p, n in ends.items()}
+    def mark(self, record: Record) -> str:
+        """The id that the broker gave the topic when it was created; empty of one that gives none."""
+        return broker.topic_id(self._consumer, record.topic)
 
     def _start(self, first: dict[Partition, int], ends: dict[Partition, int]) -> dict[Partition, int]:
         try:
@@ -124,10 +119,7 @@ class KafkaSource:
     def _place(self, partition: Partition, offset: int, first: int, end: int) -> None:
         name = f"kafka {partition.topic}/{partition.partition}"
         if offset > end:
-            raise SourceError(
-                f"{name}: we stand at offset {offset}, but the log ends at {end}: the topic was created anew; start with a "
-                "new store.url, or name the topic that was read before"
-            )
+            raise SourceError(ANEW.format(name, f"we stand at offset {offset}, but the log ends at {end}"))
         if offset < first:
             lost = first - offset
             if self.config.retention == "fail":
@@ -159,6 +151,8 @@ class KafkaSource:
         except OffsetOutOfRangeError as error:
             self._overrun([Partition(*p) for p in error.args[0]])
             return []
+        except LogTruncationError as error:
+            raise SourceError(ANEW.format(f"kafka {', '.join(self.config.servers)}", repr(error))) from None
         except RetriableError:
             time.sleep(WAIT / 1000)
             batches = {}
@@ -178,7 +172,7 @@ class KafkaSource:
 
     def _overrun(self, partitions: list[Partition]) -> None:
         """Retention has overtaken us while reading."""
-        first, ends = self._span(partitions)
+        first, ends = broker.span(self._consumer, self.config, partitions)
         for p in partitions:
             self._place(p, self._next[p], first[p], ends[p])
 
@@ -191,6 +185,8 @@ class KafkaSource:
         places = [TopicPartition(*p) for p in self._partitions]
         try:
             ends = {Partition(*p): end for p, end in self._consumer.end_offsets(places, timeout_ms=ANSWER).items()}
+        except KeyError as error:
+            raise SourceError(broker.GONE.format("/".join(map(str, error.args[0])))) from None
         except KafkaError:
             self.reachable = False
             self._still.clear()
@@ -223,7 +219,7 @@ class KafkaSource:
         if new:
             numbers = {topic: {p.partition for p in [*self._partitions, *new] if p.topic == topic} for topic in found}
             self._partitions = self._assigned(numbers)
-            first, ends = self._span(new)
+            first, ends = broker.span(self._consumer, self.config, new)
             for p in new:
                 self._place(p, first[p], first[p], ends[p])
 
@@ -231,7 +227,7 @@ class KafkaSource:
         return self._silent
 
     def end_offsets(self) -> dict[Partition, int]:
-        return self._span(self._partitions)[1]
+        return broker.span(self._consumer, self.config, self._partitions)[1]
 
     def exhausted(self) -> frozenset[Partition]:
         return frozenset()

@@ -74,7 +74,7 @@ class Loop:
         self._last = BEGINNING  # known_at of the last record that passed
         self.numbers = Numbers({}, 0, BEGINNING, BEGINNING, 0, 0.0)
         self._resume()
-        self._measure()
+        self._measure(checkpoints.made)
 
     def run(self, told: Callable[[int], None] = lambda read: None, stop: Callable[[], bool] = lambda: False) -> None:
         """Read the log to its end, or a live one until ``stop`` says so, and commit.

@@ -209,6 +209,6 @@ class _UnderWay:
         place = route.record
         raise SourceError(
             f"topic {route.topic}: record {place.topic}/{place.partition}@{place.offset} was not taken ({error!r}); "
-            f"{self.counts.total():,} records before it are in Kafka; mend this and produce again: what came twice is known "
-            "by its ids and counts once"
+            f"{self.counts.total():,} records before it are in Kafka; mend this and produce again: what came twice "
+            "counts once, as long as the learner's store keeps it"
         ) from None

@@ -13,7 +13,7 @@ from stream.codec import Codec, DeadLetter
 from stream.foreign import Ignored
 from stream.journal import Journal
 from stream.settings import Settings
-from stream.sources import Partition, Record, Source, mark
+from stream.sources import Partition, Record, Source
 from stream.waiting import WaitingRoom
 from stream.watermark import BEGINNING, Watermark
 
@@ -128,7 +128,7 @@ class Reading:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it beside that."""
-        marks = self._marks | {place: mark(record.value) for place, record in self._last.items()}
+        marks = self._marks | {place: self.source.mark(record) for place, record in self._last.items()}
         return {
             "offsets": [[*place, offset] for place, offset in sorted(self.offsets.items())],
             "marks": [[*place, found] for place, found in sorted(marks.items())],

@@ -38,8 +38,8 @@ class SourceError(Exception):
 NO_MARKS: Mapping[Partition, str] = MappingProxyType({})
 
 
-def mark(value: bytes) -> str:
-    """Which record it is: a part of the sha256 of its value."""
+def digest(value: bytes) -> str:
+    """Which value it is: a part of its sha256."""
     return hashlib.sha256(value).hexdigest()[:16]
 
 
@@ -57,6 +57,9 @@ class Source(Protocol):
 
         ``marks``: `mark` of the record before, so that another log is not taken for the one that was read.
         """
+
+    def mark(self, record: Record) -> str:
+        """What tells the log of a record from another log: the same whenever it is asked."""
 
     def positions(self) -> dict[Partition, int]:
         """The offset of the next record of each partition."""
@@ -120,6 +123,9 @@ class ListSource:
 
     def seek(self, offsets: Mapping[Partition, int], marks: Mapping[Partition, str] = NO_MARKS) -> None:
         self._next = {partition: offsets.get(partition, 0) for partition in self._log}
+
+    def mark(self, record: Record) -> str:
+        return digest(record.value)
 
     def positions(self) -> dict[Partition, int]:
         return dict(self._next)

@@ -112,3 +112,22 @@ def test_options_that_are_not_given_come_from_the_file(tmp_path: Path) -> None:
             assert row is not None
             assert row.settings["window"] == days * 86_400_000
             assert row.settings["target"] == "order"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("BELATED_STORE__URL", "postgresql+psycopg://u@h/db?password=topsecret", "the url holds a password"),
+        ("BELATED_STORE__URL", "nonsense", "url: cannot be read; expected a URL such as sqlite:///belated.db"),
+        ("BELATED_KAFKA__SERVERS", "127.0.0.1:9092", "lists and tables are JSON there"),
+        ("BELATED_LEARNER__METHODS", "hybrid", "lists and tables are JSON there"),
+    ],
+)
+def test_what_is_wrong_in_the_environment_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    """And shows no secret."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=re.escape(says)) as told:
+        load(None)
+    assert "topsecret" not in str(told.value)

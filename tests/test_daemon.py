@@ -139,6 +139,21 @@ def test_killed_it_goes_on(kafka: str, tmp_path: Path) -> None:
     assert status["counts"].get("duplicates", 0) == 0
 
 
+def test_killed_before_it_has_read_anything(kafka: str, tmp_path: Path) -> None:
+    """Where a first start begins is committed at once: what comes after it is read, whatever happens."""
+    config, store = configured(kafka, partitions=1), tmp_path / "store.db"
+    how = {"BELATED_STORE__EVERY": "1h", "BELATED_KAFKA__START": "latest"}
+    produce(config, EVENTS[:100])
+    with running(config, store, **how) as daemon:
+        daemon.wait(lambda s: s["ready"] and s["commit"] == 1)
+        produce(config, EVENTS[100:900])
+        daemon.wait(lambda s: s["counts"].get("read") == 800)
+        daemon.process.kill()
+    with running(config, store, **how) as daemon:
+        assert daemon.wait(lambda s: s["counts"].get("read", 0) >= 800)["counts"]["read"] == 800
+        daemon.stop()
+
+
 def test_a_second_daemon_is_refused(kafka: str, tmp_path: Path) -> None:
     """Two daemons on one store: the second ends at once, with status 2 and a sentence; the first goes on."""
     config, store = configured(kafka, partitions=1), tmp_path / "store.db"

@@ -52,6 +52,8 @@ def test_every_service_is_pinned_healthy_and_keeps_its_data(services: dict[str, 
     declared = yaml.safe_load(FILE.read_text())["volumes"]
     for name, service in services.items():
         assert "build" in service or (not service["image"].endswith(":latest") and ":" in service["image"])
+        once = "on-failure" if name == "migrate" else None
+        assert service.get("restart") == (once if name in ONCE else "unless-stopped")
         if name not in ONCE and "build" not in service and name != "grafana":
             assert service["healthcheck"]["test"][0] == "CMD"
         for volume in service.get("volumes", []):

@@ -1,6 +1,8 @@
 """The health endpoints, asked over a real socket."""
 
 import json
+import socket
+import struct
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +22,7 @@ from strategies import DAY
 from stream.daemon import status_of
 from stream.health import ABOUT, ALIVE, NOTHING, Health, Server, Status
 from stream.loop import Loop
+from stream.progress import KINDS
 from stream.sources import ListSource, Partition
 from stream.workspace import opened
 from test_refresh import SETTINGS, parts, shop, small
@@ -85,17 +88,47 @@ def test_ready_only_while_it_works(health: tuple[Health, int], monkeypatch: pyte
     assert ask(port, "/healthz")[0] == 200
 
 
-def test_metrics_are_what_prometheus_reads(health: tuple[Health, int]) -> None:
-    """Every figure of the status is there under its name, parsed by Prometheus' own reader."""
-    told, port = health
-    told.publish(STATUS)
+def metrics(port: int) -> dict[tuple[str, ...], float]:
     code, text = ask(port, "/metrics")
-    samples = {
+    assert code == 200
+    return {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
-    assert code == 200
+
+
+def test_counters_begin_at_nought_and_all_at_once(health: tuple[Health, int]) -> None:
+    """A counter that is born at 500 has no increase, and one that falls to the last commit has a wrong one."""
+    told, port = health
+    told.publish(STATUS._replace(committed=None))
+    found = metrics(port)
+    assert {name[1]: value for name, value in found.items() if name[0] == "belated_records_total"} == dict.fromkeys(
+        KINDS, 0
+    )
+    assert ("belated_checkpoint_timestamp_seconds",) not in found
+    told.publish(STATUS._replace(counts={"read": 15, "late": 1}))
+    found = metrics(port)
+    assert (found["belated_records_total", "read"], found["belated_records_total", "late"]) == (3, 1)
+
+
+def test_who_hangs_up_is_no_traceback(health: tuple[Health, int], capfd: pytest.CaptureFixture[str]) -> None:
+    """Nothing is said, and the next one is answered."""
+    _, port = health
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+    assert ask(port, "/healthz")[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_metrics_are_what_prometheus_reads(health: tuple[Health, int]) -> None:
+    """Every figure of the status is there under its name, parsed by Prometheus' own reader."""
+    told, port = health
+    told.publish(STATUS._replace(counts={}))
+    told.publish(STATUS)
+    samples = metrics(port)
     assert samples["belated_records_total", "dead_letters"] == 2
     assert samples["belated_consumer_lag_records", "signals/0"] == 4
     assert samples["belated_ready",] == 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
-from kafka.admin import KafkaAdminClient
+from kafka.admin import KafkaAdminClient, NewTopic
 from servers import free_port
 from sqlalchemy import select
 
@@ -190,6 +190,65 @@ def test_an_offset_beyond_the_end_is_another_topic(kafka: str) -> None:
         pytest.raises(SourceError, match=r"at offset 7, but the log ends at 0: .*created anew"),
     ):
         source.seek({Partition(config.items, 0): 7})
+
+
+def test_a_topic_made_anew_is_another_one(kafka: str) -> None:
+    """Though it has grown past where we stand: it has another id."""
+    config = configured(kafka)
+    place = Partition(config.items, 0)
+    produce(kafka, [(config.items, 0, b"old%d" % n) for n in range(3)])
+    with reading(config) as source:
+        old = until(source, lambda found: len(found) == 3)[-1]
+        marks = {place: source.mark(old)}
+        assert len(marks[place]) == 36
+        source.seek({place: 3}, marks)
+    anew(kafka, config.items)
+    produce(kafka, [(config.items, 0, b"new%d" % n) for n in range(9)])
+    with reading(config) as source:
+        with pytest.raises(
+            SourceError, match=f"{config.items}: it has another id than when we read it: .*created anew"
+        ):
+            source.seek({place: 3}, marks)
+        source.seek({place: 3}, {place: ""})  # of a broker that gives no ids
+
+
+def anew(server: str, topic: str) -> None:
+    """Delete a topic, and make it again."""
+    admin = KafkaAdminClient(bootstrap_servers=server)
+    admin.delete_topics([topic])
+    deadline = time.monotonic() + 20
+    while topic in admin.list_topics():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    admin.create_topics([NewTopic(topic, 2, 1)])
+    admin.close()
+
+
+def test_a_topic_that_is_deleted_is_a_sentence(kafka: str) -> None:
+    """While it is read: it names the topic and the remedy."""
+    config = configured(kafka)
+    with reading(config) as source:
+        source.poll(10)
+        admin = KafkaAdminClient(bootstrap_servers=kafka)
+        admin.delete_topics([config.items])
+        admin.close()
+        with pytest.raises(SourceError, match=rf"kafka: .*{config.items}.* start again"):
+            until(source, lambda found: False)
+
+
+def test_a_letter_that_is_too_large_holds_up_no_other(kafka: str) -> None:
+    """It goes without its key, and if that is too large still, not at all; the others are sent, and told."""
+    config = configured(kafka)
+    assert config.dead_letters
+    large = b"k" * 1_048_400
+    letters = [
+        Letter(Place("events", 0, n), None, key, value, "not JSON", None)
+        for n, (key, value) in enumerate([(b"a", b"1"), (large, b"{"), (b"b", b"x" * 2_000_000), (b"c", b"2")])
+    ]
+    outbox = KafkaOutbox(config)
+    assert outbox.send(letters) == [letters[0].place, letters[1].place, letters[3].place]
+    outbox.close()
+    assert sorted(one[1] for one in letters_of(kafka, config.dead_letters, 3)) == [b"1", b"2", b"{"]
 
 
 def test_offsets_are_told_to_the_group(kafka: str) -> None:

@@ -18,6 +18,7 @@ from strategies import DAY, HOUR, T0, lines
 from stream.backtest import backtest
 from stream.settings import Settings
 from stream.sources import ListSource
+from stream.workspace import alone
 from test_letters import said
 
 SETTINGS = Settings(methods=("settled",), window=2 * DAY, wait=5 * HOUR)
@@ -167,6 +168,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
             connection.execute(text(change))
     assert said(capsys, monkeypatch, "store", "upgrade", "--store", url)[:2] == (0, f"revision 0001 -> {layout.HEAD}\n")
     assert "newest already" in said(capsys, monkeypatch, "store", "upgrade", "--store", url)[1]
+    with alone(url, tmp_path / "s.checkpoints"):  # somebody is writing: a store that needs nothing is left alone
+        assert said(capsys, monkeypatch, "store", "upgrade", "--create", "--store", url)[0] == 0
     (tmp_path / "empty.db").write_bytes(b"")
     for name, says in (("none.db", "no such file"), ("empty.db", "holds no label store")):
         status, _, err = said(capsys, monkeypatch, "store", "upgrade", "--store", f"sqlite:///{tmp_path}/{name}")

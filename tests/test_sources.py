@@ -8,7 +8,7 @@ import pytest
 
 from stream.codec import Codec, DeadLetter
 from stream.files import CUT_OFF, LONGEST, FileSource
-from stream.sources import ListSource, Partition, Record, Source, SourceError, mark
+from stream.sources import ListSource, Partition, Record, Source, SourceError, digest
 
 LINES = [b'{"n":%d}' % n for n in range(25)]
 A, B = Partition("clicks", 0), Partition("views", 1)
@@ -98,7 +98,7 @@ def test_a_compressed_file_is_read_as_far_as_it_goes(tmp_path: Path, ending: str
         assert found == lines[: len(found)]
         file.write_bytes(packed)
         again = FileSource(file)
-        again.seek(source.positions(), {place: mark(found[-1])} if found else {})
+        again.seek(source.positions(), {place: digest(found[-1])} if found else {})
         assert found + [record.value for record in drain(again, 1000)] == lines
         assert again.left == {}
 
@@ -122,7 +122,7 @@ def test_another_log_is_not_taken_for_the_one_that_was_read(tmp_path: Path) -> N
     """Where it is shorter, lacks a partition, or has another record at the place; a line that was blanked may be there."""
     source = on_disk(tmp_path)
     drain(source, 10)
-    places, marks = source.positions(), {A: mark(LINES[-1]), B: mark(LINES[-1])}
+    places, marks = source.positions(), {A: digest(LINES[-1]), B: digest(LINES[-1])}
     file = source.file(A)
     FileSource(tmp_path).seek(places, marks)
     for lines, says in (

@@ -47,19 +47,23 @@ def upgrade(
 ) -> None:
     """Bring the tables of a store to what this version needs; it runs in one transaction.
 
-    Keep a backup: there is no way back.
+    Keep a backup: there is no way back. A store that needs nothing is left alone, whoever is writing to it.
 
     Example: belated store upgrade --store sqlite:///belated.db
     """
     from labelstore.engines import engine_of
+    from labelstore.layout import HEAD
+    from labelstore.store import is_newest
     from labelstore.store import upgrade as run
     from stream.workspace import alone, known_folder
 
     engine_of(store, create=create)  # or there is nothing to lock
+    if is_newest(store):
+        out.print(f"revision {HEAD} is the newest already", highlight=False)
+        return
     with alone(store, known_folder(store)):
         before, after = run(store, create)
-    said = "is the newest already" if before == after else f"-> {after}"
-    out.print(f"revision {before} {said}" if before else f"created, revision {after}", highlight=False)
+    out.print(f"revision {before} -> {after}" if before else f"created, revision {after}", highlight=False)
 
 
 def compact(store: options.StoreThere, checkpoints: options.Checkpoints = None) -> None:

@@ -1,6 +1,7 @@
 """`belated produce` and `export`: a log on disk into Kafka, and a range of Kafka home as a log."""
 
 import re
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,10 +41,13 @@ def produce(
 ) -> None:
     """A log on disk into Kafka: all of a user's records into one partition, in the log's order, each with its time.
 
-    Ctrl-C ends it and says how far it came. What is produced twice is known by its ids, and counts once.
+    Ctrl-C ends it and says how far it came. What is produced twice is known by its ids, and counts once, as long as the
+    learner's store keeps it.
 
     Example: belated produce log/ -c belated.toml --create --partitions 4
     """
+    from kafka.errors import KafkaError
+
     from stream.codec import Codec
     from stream.config import load
     from stream.files import FileSource
@@ -58,14 +62,17 @@ def produce(
         with progress(f"produce {log}", router.topics.total()) as advance:
             done = send(producer, router.routes(), speed, advance)
     finally:
-        producer.close(timeout=10)
+        with suppress(KafkaError):  # what was not taken has been said
+            producer.close(timeout=10)
     counted = ", ".join(f"{times:,} in {topic}" for topic, times in sorted(done.counts.items()))
     out.print(
         f"produced {done.counts.total():,} of {router.topics.total():,} records: {counted or 'none'}", markup=False
     )
     if done.stopped:
         place = f"{done.last.topic}/{done.last.partition}@{done.last.offset}" if done.last else "the beginning"
-        note(f"stopped by Ctrl-C after {place}; produced again, what came twice is known by its ids and counts once")
+        note(
+            f"stopped by Ctrl-C after {place}; produced again, what came twice counts once as long as the store keeps it"
+        )
         raise typer.Exit(130)
 
 

@@ -14,6 +14,7 @@ from stream.backtest import Result
 from stream.settings import spell
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#8C6D1F")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 HOUR = 3_600_000
 POINTS = 60  # of a line over time, at most
 TICKS = {"1 min": 60, "10 min": 600, "1 h": 3600, "6 h": 21_600, "1 d": 86_400, "7 d": 604_800, "30 d": 2_592_000}
@@ -27,9 +28,10 @@ class Chart(NamedTuple):
     figure: Any
 
 
-def colour(result: Result, name: str) -> str:
-    """The colour of a method."""
-    return COLOURS[list(result.summary["methods"]).index(name) % len(COLOURS)]
+def stroke(result: Result, name: str) -> dict[str, str]:
+    """How the lines of a method are drawn: one colour for each, and beyond those another dash."""
+    round_, n = divmod(list(result.summary["methods"]).index(name), len(COLOURS))
+    return {"color": COLOURS[n], "dash": DASHES[round_ % len(DASHES)]}
 
 
 def _spans(result: Result) -> tuple[int, dict[str, Any]] | None:
@@ -62,7 +64,7 @@ def over_time(result: Result) -> Chart:
     figure = blank("shown", "settled log loss")
     for name, (x, sums) in drawn.items():
         text = [f"{n:,.0f} rows" for n in sums[:, 0]]
-        line = {"name": name, "text": text, "mode": "lines+markers", "line_color": colour(result, name)}
+        line = {"name": name, "text": text, "mode": "lines+markers", "line": stroke(result, name)}
         figure.add_scatter(x=x, y=sums[:, 3] / sums[:, 0], **line)
     losses = {n: told["settled"]["log_loss"] or 9 for n, told in result.summary["methods"].items() if n not in ORACLES}
     best = min(losses, key=lambda name: losses[name])
@@ -79,10 +81,10 @@ def level_over_time(result: Result) -> Chart:
     for name, (x, sums) in found[1].items():
         seen = sums[:, 1] > 0
         y, x = sums[seen, 2] / sums[seen, 1], [at for at, there in zip(x, seen, strict=True) if there]
-        figure.add_scatter(x=x, y=y, name=name, mode="lines", line_color=colour(result, name))
+        figure.add_scatter(x=x, y=y, name=name, mode="lines", line=stroke(result, name))
         drifts = result.summary["methods"][name]["drifts"]
         times += len(drifts)
-        marks = {"symbol": "x", "size": 10, "color": colour(result, name)}
+        marks = {"symbol": "x", "size": 10, "color": stroke(result, name)["color"]}
         at, level = [_day(drift["hour"]) for drift in drifts], [drift["after"] for drift in drifts]
         figure.add_scatter(x=at, y=level, name=f"{name} drifts", mode="markers", marker=marks, showlegend=False)
     figure.add_hline(y=1, line={"dash": "dash", "color": "#8c959f"})
@@ -102,7 +104,7 @@ def calibration(result: Result) -> Chart:
         seen += [value for p, y, _ in kept for value in (p, y)]
         text = [f"{n:,} rows" for _, _, n in kept]
         xs, ys = [p for p, _, _ in kept], [y for _, y, _ in kept]
-        figure.add_scatter(x=xs, y=ys, name=name, text=text, mode="lines+markers", line_color=colour(result, name))
+        figure.add_scatter(x=xs, y=ys, name=name, text=text, mode="lines+markers", line=stroke(result, name))
     if not seen:
         return Chart("Calibration", reading, None)
     _diagonal(figure, min(seen), max(seen))
@@ -182,7 +184,7 @@ def weights(result: Result) -> Chart:
         seen += [value for _, w, y in groups for value in (w, y)]
         text = [f"{n:,} rows" for n, _, _ in groups]
         xs, ys = [w for _, w, _ in groups], [y for _, _, y in groups]
-        figure.add_scatter(x=xs, y=ys, name=name, text=text, mode="lines+markers", line_color=colour(result, name))
+        figure.add_scatter(x=xs, y=ys, name=name, text=text, mode="lines+markers", line=stroke(result, name))
     if not seen:
         return Chart("Were the weights right?", reading, None)
     _diagonal(figure, min(seen), max(seen))

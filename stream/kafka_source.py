@@ -134,6 +134,11 @@ class KafkaSource:
         self._consumer.seek(TopicPartition(*partition), self._next[partition])
 
     def _assigned(self, found: Mapping[str, set[int]]) -> list[Partition]:
+        if len(set(map(len, found.values()))) > 1:
+            counts = ", ".join(f"{topic} {len(numbers)}" for topic, numbers in found.items())
+            log.warning(
+                "kafka: topics differ in their partitions (%s): a user's records do not come side by side", counts
+            )
         partitions = sorted(Partition(topic, n) for topic, numbers in found.items() for n in numbers)
         self._consumer.assign([TopicPartition(*p) for p in partitions])
         return partitions

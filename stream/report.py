@@ -168,7 +168,7 @@ def _methods(result: Result) -> str:
 
 
 def _method(result: Result, name: str, best: dict[str, float], compared: list[str]) -> str:
-    from stream.charts import colour
+    from stream.charts import stroke
 
     told: dict[str, Any] = result.summary["methods"][name]
     settled, weights = told["settled"], told["weights"]
@@ -180,7 +180,9 @@ def _method(result: Result, name: str, best: dict[str, float], compared: list[st
     more += [AGAINST[name](told) for name in compared]
     more += [weights["mean"], weights["max"], weights["clipped_share"], weights["ess_share"], told["looks"]]
     cells += [f"<td>{number(value)}</td>" for value in more]
-    dot = f'<span class="dot" style="background:{colour(result, name)}"></span>'
+    drawn = stroke(result, name)
+    style = f"background:{drawn['color']}" if drawn["dash"] == "solid" else f"outline:2px dotted {drawn['color']}"
+    dot = f'<span class="dot" style="{style}"></span>'
     return f"<tr><td>{dot}{escape(name)}</td>{''.join(cells)}<td><code>{told['digest'][:12]}</code></td></tr>"
 
 

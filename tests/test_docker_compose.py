@@ -91,8 +91,8 @@ def test_the_configuration_of_the_demo_network_loads(monkeypatch: pytest.MonkeyP
         assert str(topic) in made
 
 
-def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
-    """Every metric in Grafana's dashboard is one that /metrics serves."""
+def test_dashboard_and_alerts_ask_for_metrics_that_there_are() -> None:
+    """Every metric in Grafana's dashboard and in the alerts is one that /metrics serves; an alert says what it means."""
     pytest.importorskip("prometheus_client", reason="needs the extra `daemon`: pip install 'belated[daemon]'")
     from prometheus_client import generate_latest
 
@@ -107,4 +107,7 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
         name for panel in board["panels"] for t in panel["targets"] for name in re.findall(r"belated_\w+", t["expr"])
     }
     assert asked
+    alerts = yaml.safe_load((FILE.parent / "deploy" / "alerts.yml").read_text())["groups"][0]["rules"]
+    assert all(alert["annotations"]["summary"] for alert in alerts)
+    asked |= {name for alert in alerts for name in re.findall(r"belated_\w+", alert["expr"])}
     assert asked <= served | {"belated_settled_auc"}

@@ -9,6 +9,7 @@ import pytest
 from learner.methods import LIVE
 from strategies import DAY, HOUR, T0, lines
 from stream.backtest import Result, backtest
+from stream.charts import stroke
 from stream.settings import Settings
 from stream.sources import ListSource
 from test_loop import shop
@@ -46,6 +47,11 @@ def test_the_page_is_self_contained(full: Result, tmp_path: Path) -> None:
 def test_the_same_result_gives_the_same_bytes(full: Result, tmp_path: Path) -> None:
     """Writing twice gives one text."""
     assert page(full, tmp_path) == page(full, tmp_path)
+
+
+def test_no_two_methods_look_alike(full: Result) -> None:
+    """There are more methods than colours that can be told apart."""
+    assert len({tuple(stroke(full, name).values()) for name in full.summary["methods"]}) == len(LIVE) > 8
 
 
 def test_words_of_the_log_are_escaped(tmp_path: Path) -> None:

@@ -39,8 +39,6 @@ READING = {
     "max_partition_fetch_bytes": 1 << 20,
 }
 
-ANEW = "{}: {}: the topic was created anew; start with a new store.url, or name the topic that was read before"
-
 
 class KafkaSource:
     """The topics of a configuration, read from ``config.start`` or from where `seek` says.
@@ -96,7 +94,7 @@ class KafkaSource:
         begin = first if offsets else self._start(first, ends)
         for p in self._partitions:
             if marks.get(p) and marks[p] != (broker.topic_id(self._consumer, p.topic) or marks[p]):
-                raise SourceError(ANEW.format(f"kafka {p.topic}", "it has another id than when we read it"))
+                raise SourceError(broker.ANEW.format(f"kafka {p.topic}", "it has another id than when we read it"))
             self._place(p, offsets.get(p, begin[p]), first[p], ends[p])
         self._ends = ends
         self._still.clear()
@@ -119,7 +117,7 @@ class KafkaSource:
     def _place(self, partition: Partition, offset: int, first: int, end: int) -> None:
         name = f"kafka {partition.topic}/{partition.partition}"
         if offset > end:
-            raise SourceError(ANEW.format(name, f"we stand at offset {offset}, but the log ends at {end}"))
+            raise SourceError(broker.ANEW.format(name, f"we stand at offset {offset}, but the log ends at {end}"))
         if offset < first:
             lost = first - offset
             if self.config.retention == "fail":
@@ -157,7 +155,7 @@ class KafkaSource:
             self._overrun([Partition(*p) for p in error.args[0]])
             return []
         except LogTruncationError as error:
-            raise SourceError(ANEW.format(f"kafka {', '.join(self.config.servers)}", repr(error))) from None
+            raise SourceError(broker.ANEW.format(f"kafka {', '.join(self.config.servers)}", repr(error))) from None
         except RetriableError:
             time.sleep(WAIT / 1000)
             batches = {}

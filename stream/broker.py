@@ -110,6 +110,7 @@ def topic_id(consumer: Any, name: str) -> str:
     return "" if found is None else str(found)
 
 
+ANEW = "{}: {}: the topic was created anew; start with a new store.url, or name the topic that was read before"
 GONE = (
     "kafka: the broker has no partition {} any more: the topic was deleted; create it, or name another, and start again"
 )

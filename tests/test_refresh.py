@@ -395,8 +395,10 @@ def test_evaluate(mine: str, say: Say, tmp_path: Path) -> None:
     assert 0 <= found[0]["figures"]["walk"]["hits"] <= 1
     log = tmp_path / "log.jsonl"
     log.write_bytes(b"\n".join(lines(EVENTS)) + b"\n")
-    again = json.loads(say("graph", "evaluate", str(log), "--graph-every", "3d", "--json")[1])
+    (tmp_path / "b.toml").write_text('[learner]\nwindow = "2d"\nkeep = "10d"\ngraph_every = "3d"\n')
+    again = json.loads(say("graph", "evaluate", str(log), "-c", str(tmp_path / "b.toml"), "--json")[1])
     assert [one["version"] for one in again] == [1, 2]
+    assert again[1] == found[0]
     assert "cold HR@10" in say("graph", "evaluate", "--store", mine)[1]
     assert say("graph", "evaluate")[0] == 2
 

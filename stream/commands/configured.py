@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+NO_OPTION = ("graph_window", "graph_half_life")  # settings of the product graph that are in a file only
 OFFLINE = ("kafka", "store", "http", "log")  # a log on disk needs none of these, and none of their secrets
 
 
@@ -19,7 +20,8 @@ def asked(ctx: typer.Context, file: Path | None, given: Mapping[str, Any]) -> di
     from stream.config import load
 
     config = load(file, without=OFFLINE)
-    told = {name: getattr(config.learner, name) for name in config.learner.model_fields_set if name in given}
+    names = {*given, *(NO_OPTION if "graph_every" in given else ())}
+    told = {name: getattr(config.learner, name) for name in config.learner.model_fields_set if name in names}
     return {**given, **{n: v for n, v in told.items() if not _typed(ctx, n)}, "mapping": config.mapping}
 
 

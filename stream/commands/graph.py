@@ -135,7 +135,8 @@ def evaluate(
         found = of(store, checkpoints)
     else:
         assert log is not None
-        given = {"graph_every": graph_every, "graph_method": graph_method, "seed": seed}
+        given = {name: getattr(Settings(), name) for name in ("target", "window", "keep", "lateness", "strict")}
+        given |= {"graph_every": graph_every, "graph_method": graph_method, "seed": seed}
         found = _replayed(log, Settings(**configured.asked(ctx, config, given)))
     if json_:
         typer.echo(json.dumps([_plain(one) for one in found], indent=2))

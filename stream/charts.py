@@ -17,6 +17,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#0
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 HOUR = 3_600_000
 POINTS = 60  # of a line over time, at most
+LETTERS = 24  # of a name in a picture
 TICKS = {"1 min": 60, "10 min": 600, "1 h": 3600, "6 h": 21_600, "1 d": 86_400, "7 d": 604_800, "30 d": 2_592_000}
 
 
@@ -160,7 +161,7 @@ def funnel(result: Result) -> Chart:
     names, shares, texts = ["all impressions"], [converted / rows], [f"{converted:,} of {rows:,}"]
     for kind, (some, bought) in sorted(result.funnel.items()):
         if kind and some:
-            names += [f"with {kind}", f"without {kind}"]
+            names += [f"with {short(kind)}", f"without {short(kind)}"]
             shares += [bought / some, (converted - bought) / max(rows - some, 1)]
             texts += [f"{bought:,} of {some:,}", f"{converted - bought:,} of {rows - some:,}"]
     figure = blank("share converted", "")
@@ -211,3 +212,13 @@ def blank(x: str, y: str) -> Any:
 def _diagonal(figure: Any, low: float, high: float) -> None:
     line = {"dash": "dash", "color": "#777777", "width": 1}
     figure.add_scatter(x=[low, high], y=[low, high], mode="lines", line=line, name="right", hoverinfo="skip")
+
+
+def short(name: str) -> str:
+    """Names of one family differ at their ends: what is left out is in the middle.
+
+    >>> short("Outdoor-Trekking-Jacket-Size-XXL-7"), short("p1")
+    ('Outdoor-Tre…t-Size-XXL-7', 'p1')
+    """
+    half = LETTERS // 2
+    return name if len(name) <= LETTERS else f"{name[: LETTERS - half - 1]}…{name[-half:]}"

@@ -9,13 +9,12 @@ import torch
 
 from learner.graph.edges import Edges, degrees, edges, linked
 from learner.graph.evaluation import BUCKETS
-from stream.charts import COLOURS, Chart, blank
+from stream.charts import COLOURS, Chart, blank, short
 from stream.snapshot import Snapshot
 from stream.versions import Versions
 
 ONE_WAY, BOTH_WAYS = COLOURS[4], COLOURS[0]
 AROUND = 12  # products around the one in the middle
-LETTERS = 24  # of an item's id
 MARGIN = 14  # between an arrow and its product, px
 NAMES = tuple(f"in-degree {some}" for some in ("0-1", "2-10", "11-100", f"above {BUCKETS[-1]}"))
 
@@ -47,7 +46,7 @@ def neighbourhood(told: Versions) -> Chart:
     arrows = _arrows(given, list(places))
     heaviest = max(arrow.weight for arrow in arrows)
     drawn = [_drawn(arrow, places, middle, 1 + 4 * arrow.weight / heaviest) for arrow in arrows]
-    name = escape(_short(taken.ids[middle]))
+    name = escape(short(taken.ids[middle]))
     label = {"x": 0, "y": 0, "yshift": 24, "text": name, "showarrow": False, "bgcolor": "rgba(255,255,255,0.8)"}
     figure.update_layout(annotations=[*drawn, label], height=480, margin={"b": 10})
     for name, colour in (("one way only", ONE_WAY), ("both ways", BOTH_WAYS)):
@@ -56,7 +55,7 @@ def neighbourhood(told: Versions) -> Chart:
     for axis in (figure.update_xaxes, figure.update_yaxes):
         axis(visible=False, range=[-1.3, 1.3])
     follow, lead = int(given.ptr.diff()[middle]), int(given.in_ptr.diff()[middle])
-    title = f"{_short(taken.ids[middle])} has the most co-purchases: {follow} products follow it, {lead} lead to it"
+    title = f"{taken.ids[middle]} has the most co-purchases: {follow} products follow it, {lead} lead to it"
     return Chart(title, reading, figure)
 
 
@@ -106,14 +105,12 @@ def _drawn(arrow: Arrow, places: dict[int, tuple[float, float]], middle: int, wi
 def _products(
     taken: Snapshot, places: dict[int, tuple[float, float]], out: list[float], into: list[float]
 ) -> dict[str, Any]:
-    names = [escape(_short(taken.ids[item])) for item in places]
+    names = [escape(short(taken.ids[item])) for item in places]
     return {
         "x": [x for x, _ in places.values()],
         "y": [y for _, y in places.values()],
         "text": ["", *names[1:]],
-        "hovertext": [
-            f"{name}: leads {out[n]:.1f}, is led to {into[n]:.1f}" for n, name in zip(places, names, strict=True)
-        ],
+        "hovertext": [f"{escape(taken.ids[n])}: leads {out[n]:.1f}, is led to {into[n]:.1f}" for n in places],
         "hoverinfo": "text",
         "mode": "markers+text",
         "textposition": ["bottom center" if y < 0 else "top center" for _, y in places.values()],
@@ -175,9 +172,3 @@ def foresight(told: Versions) -> Chart:
 
 def _day(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
-
-
-def _short(name: str) -> str:
-    """Names of one family differ at their ends: what is left out is in the middle."""
-    half = LETTERS // 2
-    return name if len(name) <= LETTERS else f"{name[: LETTERS - half - 1]}…{name[-half:]}"

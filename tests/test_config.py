@@ -88,7 +88,8 @@ def test_options_that_are_not_given_come_from_the_file(tmp_path: Path) -> None:
     """validate and replay read [mapping] and [learner]; what is typed stands above; the rest of the file is not needed."""
     file, log = tmp_path / "belated.toml", tmp_path / "shop.jsonl"
     file.write_text(
-        '[kafka]\nprotocol = "SASL_SSL"\n' + SHOP.replace("window", 'target = "order"\ngraph_every = "3d"\ngraph_window = "9d"\nwindow')
+        '[kafka]\nprotocol = "SASL_SSL"\n'
+        + SHOP.replace("window", 'target = "order"\ngraph_every = "3d"\ngraph_window = "9d"\nwindow')
     )
     log.write_text('{"sku": "a", "ts": 1700000000000}\n{"ts": 1700000000000}\n')
     done = RUN.invoke(app, ["validate", str(log), "-c", str(file)])

@@ -47,7 +47,7 @@ def check(connection: Connection, url: str, create: bool) -> None:
         return
     if found is None:
         raise StoreError(f"store {shown(url)}: holds no label store; give the URL used with --store")
-    if not is_newest(connection, url):
+    if not is_newest(connection, found):
         raise StoreError(
             f"store {shown(url)}: has revision {found} of the tables, and this belated needs {HEAD}; "
             "run: belated store upgrade --store URL"
@@ -66,9 +66,9 @@ def recognised(connection: Connection, url: str) -> str | None:
     return found
 
 
-def is_newest(connection: Connection, url: str) -> bool:
-    """Whether a store has the newest revision, and says so."""
-    return recognised(connection, url) == HEAD and inspect(connection).has_table(version.name)
+def is_newest(connection: Connection, found: str | None) -> bool:
+    """Whether the revision that was ``found`` is the newest, and the store says so."""
+    return found == HEAD and inspect(connection).has_table(version.name)
 
 
 def known() -> list[str]:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     bindparam,
     case,
     func,
+    literal,
     literal_column,
     or_,
     select,
@@ -62,7 +63,7 @@ def _seen(by: str, ordered: bool) -> FromClause:
     U, A = u.c, asking.c
     alive = [U.known_at < A.time]
     if ordered:
-        alive += [or_(of.retracted_at.is_(None), of.retracted_at >= A.time) for of in (A, U)]
+        alive += [_stands(A, A.time), _stands(U, A.time)]
     pair = (A.item_id.label("target"), U.item_id.label("source"))
     return (
         select(A.sign, A.seq, A.at, *pair, func.max(U.at).label("last"))
@@ -78,9 +79,9 @@ def _asking(by: str, ordered: bool) -> CTE:
     A, T, W = affected.c, _TIMES.c, w.c
     mine = [W[by] == A[by], W.at <= A.at, W.known_at < T.time, *_usable(W, by, ordered)]
     if ordered:
-        mine.append(or_(W.retracted_at.is_(None), W.retracted_at >= T.time))
+        mine.append(_stands(W, T.time))
     recent = select(W.at).where(*mine).order_by(W.at.desc()).limit(1).offset(RECENT).scalar_subquery()
-    span = A.at * 0 if by == "session_id" else A.at - _SPAN
+    span: ColumnElement[int] = literal(0) if by == "session_id" else A.at - _SPAN
     later = case((recent > span, recent), else_=span)  # fewer are there: the span alone
     columns = select(T.sign, T.time, *A, later.label("earliest"))
     found = columns.join_from(affected, _TIMES, A.known_at < T.time).cte("asking")
@@ -140,6 +141,11 @@ def _changed(by: str, ordered: bool) -> CTE:
         return come.cte("changed")
     back = select(adjustments.c.conversion_id).where(adjustments.c.seq > _FIRST, adjustments.c.action == "retract")
     return union_all(come, select(*columns).where(E.id.in_(back), *_usable(E, by, ordered))).cte("changed")
+
+
+def _stands(of: Any, time: Any) -> ColumnElement[bool]:
+    """Whether a conversion has not been taken back before a time."""
+    return or_(of.retracted_at.is_(None), of.retracted_at >= time)
 
 
 def _usable(of: Any, by: str, ordered: bool) -> list[ColumnElement[bool]]:

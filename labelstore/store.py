@@ -154,7 +154,7 @@ def is_newest(url: str) -> bool:
     engine = engine_of(url, create=True)
     try:
         with told_plainly(url), engine.connect() as connection:
-            return layout.is_newest(connection, url)
+            return layout.is_newest(connection, layout.recognised(connection, url))
     finally:
         engine.dispose()
 

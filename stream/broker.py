@@ -110,10 +110,20 @@ def topic_id(consumer: Any, name: str) -> str:
     return "" if found is None else str(found)
 
 
-ANEW = "{}: {}: the topic was created anew; start with a new store.url, or name the topic that was read before"
-GONE = (
-    "kafka: the broker has no partition {} any more: the topic was deleted; create it, or name another, and start again"
-)
+def anew(name: str, why: str) -> SourceError:
+    """A topic is another one than was read."""
+    return SourceError(
+        f"{name}: {why}: the topic was created anew; start with a new store.url, or name the topic that was read before"
+    )
+
+
+def gone(error: KeyError) -> SourceError:
+    """A partition is not there any more: kafka-python misses it in what the broker has answered."""
+    name = "/".join(map(str, error.args[0]))
+    return SourceError(
+        f"kafka: the broker has no partition {name} any more: the topic was deleted; create it, or name another, and start "
+        "again"
+    )
 
 
 def span(
@@ -129,7 +139,7 @@ def span(
         first = consumer.beginning_offsets(places, timeout_ms=timeout)
         ends = consumer.end_offsets(places, timeout_ms=timeout)
     except KeyError as error:
-        raise SourceError(GONE.format("/".join(map(str, error.args[0])))) from None
+        raise gone(error) from None
     except KafkaError as error:
         raise SourceError(
             f"kafka {', '.join(config.servers)}: no answer on where the partitions begin and end ({error!r}); the "

@@ -72,8 +72,7 @@ def from_bytes(data: bytes) -> Bundle:
     places = Embeddings(*(tensors.pop(f"places.{name}") for name in Embeddings._fields))
     learned = {name: tensors.pop(f"tables.{name}") for name in Tables._fields if f"tables.{name}" in tensors}
     tables = Tables(**learned) if learned else None
-    ids = ids_of(tensors.pop("ids")) if "ids" in tensors else tuple(told.pop("ids"))  # once they were in the header
-    return Bundle(**told, ids=ids, embeddings=places, tables=tables, **tensors)
+    return Bundle(**told | {"ids": ids_of(tensors, told)}, embeddings=places, tables=tables, **tensors)
 
 
 def of_ids(ids: Sequence[str]) -> Tensor:
@@ -83,9 +82,11 @@ def of_ids(ids: Sequence[str]) -> Tensor:
     )
 
 
-def ids_of(told: Tensor) -> tuple[str, ...]:
-    """The ids of `of_ids`."""
-    return tuple(json.loads(told.numpy().tobytes().decode("utf-8", "surrogatepass")))
+def ids_of(tensors: dict[str, Tensor], told: dict[str, Any]) -> tuple[str, ...]:
+    """The ids of `of_ids`, taken out of the tensors of a file; or what is ``told`` in its header, where they were once."""
+    if "ids" not in tensors:
+        return tuple(told["ids"])
+    return tuple(json.loads(tensors.pop("ids").numpy().tobytes().decode("utf-8", "surrogatepass")))
 
 
 def header(data: bytes, name: str) -> dict[str, Any]:

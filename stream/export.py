@@ -118,6 +118,13 @@ FORMATS: dict[str, Callable[[IO[bytes], Mapping[str, str]], AbstractContextManag
 """Ending -> format: what writes a table with these columns and types to a stream of bytes."""
 
 
+def misplaced(path: Path) -> str | None:
+    """Why there can be no file of this name, and the remedy; None if there can."""
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}; make it first, or name another file"
+    return "this is a folder; name a file" if path.is_dir() else None
+
+
 def ending(path: Path) -> str:
     """The format of a file that is to be written, by its name; `-` is CSV.
 
@@ -131,10 +138,8 @@ def ending(path: Path) -> str:
         raise ExportError(
             f"{path}: no format has this ending; name it {', '.join(FORMATS)}, or - for CSV on standard output"
         )
-    if not path.parent.is_dir():
-        raise ExportError(f"{path}: there is no folder {path.parent}; make it first, or name another file")
-    if path.is_dir():
-        raise ExportError(f"{path}: this is a folder; name a file")
+    if why := misplaced(path):
+        raise ExportError(f"{path}: {why}")
     if found == ".parquet":
         try:
             import pyarrow  # noqa: F401

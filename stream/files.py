@@ -12,7 +12,7 @@ the same bytes after being read as JSON, stands as ``key_base64`` or ``value_bas
 
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from pydantic_core import from_json
@@ -69,31 +69,37 @@ class FileSource:
         """
         for place, offset in offsets.items():
             if offset > self.numbers(place).offset(0):
-                self._is_there(place, offset, marks.get(place))
+                self.file(place)
         self._ended: set[Partition] = set()
         self.left: dict[Partition, str] = {}
         self._next = {p: offsets.get(p, self.numbers(p).offset(0)) for p in self._files}
-        self._lines = {p: self._whole_records(p) for p in self._files}
+        self._lines = {p: self._from(p, offset, marks.get(p)) for p, offset in self._next.items()}
 
-    def _whole_records(self, place: Partition) -> Iterator[Record]:
-        """The records to be read next, up to a last line that is not whole."""
+    def _from(self, place: Partition, offset: int, found: str | None) -> Iterator[Record]:
+        """The records from an offset on, up to a last line that is not whole; ``found``: mark of the one before.
+
+        That one has to be in the log; a line that was blanked may have been it.
+        """
+        lines = self._numbered(place, whole=True)
+        if offset > self.numbers(place).offset(0):
+            file, remedy = self.file(place), "give the log that was replayed, or a new --store"
+            number, line = next(((n, line) for n, line in lines if n >= offset - 1), (-1, b""))
+            if number < 0:
+                raise SourceError(
+                    f"{file}: the store has read it up to record {offset - 1}, and it ends before that; {remedy}"
+                )
+            if number == offset - 1 and line and found and digest(parse(line)[2]) != found:
+                raise SourceError(f"{file}: record {number} is not the one that the store has read there; {remedy}")
+            lines = chain([(number, line)], lines)
+        return _records(place, lines, offset)
+
+    def _numbered(self, place: Partition, whole: bool = False) -> Iterator[tuple[int, bytes]]:
+        """The lines of a partition with their offsets; ``whole``: a last one that is not is left, and noted."""
         ends: list[str] = []
-        lines = zip(self.numbers(place).offsets(), _lines(self._files[place], ends), strict=False)
-        yield from _records(place, lines, self._next[place])
+        lines = _lines(self.file(place), ends if whole else None)
+        yield from zip(self.numbers(place).offsets(), lines, strict=False)
         if ends:
             self.left[place] = ends[0]
-
-    def _is_there(self, place: Partition, offset: int, found: str | None) -> None:
-        """Whether the record before this offset is in the log; a line that was blanked may have been it."""
-        file, remedy = self.file(place), "give the log that was replayed, or a new --store"
-        lines = zip(self.numbers(place).offsets(), _lines(file), strict=False)
-        number, line = next(((n, line) for n, line in lines if n >= offset - 1), (-1, b""))
-        if number < 0:
-            raise SourceError(
-                f"{file}: the store has read it up to record {offset - 1}, and it ends before that; {remedy}"
-            )
-        if number == offset - 1 and line and found and digest(parse(line)[2]) != found:
-            raise SourceError(f"{file}: record {number} is not the one that the store has read there; {remedy}")
 
     def mark(self, record: Record) -> str:
         return digest(record.value)
@@ -144,8 +150,7 @@ class FileSource:
 
     def records(self, partition: Partition) -> Iterator[Record]:
         """All records of a partition, beside those that are polled."""
-        lines = zip(self.numbers(partition).offsets(), _lines(self.file(partition)), strict=False)
-        return _records(partition, lines, 0)
+        return _records(partition, self._numbered(partition), 0)
 
     @property
     def bytes(self) -> int:

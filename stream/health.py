@@ -9,9 +9,9 @@ The loop publishes a `Status` now and then; a thread of its own answers from the
 """
 
 import json
+import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any, NamedTuple
@@ -162,7 +162,7 @@ class Server:
     """Answers in a thread of its own; ``port`` is the one it got."""
 
     def __init__(self, health: Health, host: str, port: int) -> None:
-        self._http = ThreadingHTTPServer((host, port), _handler(health))
+        self._http = _Http((host, port), _handler(health))
         self.port = int(self._http.server_address[1])
         self._thread = Thread(target=self._http.serve_forever, name="health", daemon=True)
         self._thread.start()
@@ -171,6 +171,13 @@ class Server:
         """Stop answering."""
         self._http.shutdown()
         self._http.server_close()
+
+
+class _Http(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing of who has left before the answer, wherever that was noticed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _handler(health: Health) -> type[BaseHTTPRequestHandler]:
@@ -196,9 +203,8 @@ def _handler(health: Health) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Cache-Control", "no-store")
-            with suppress(ConnectionError):  # whoever asked has left
-                self.end_headers()
-                self.wfile.write(body)
+            self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing: every scrape would be a line."""

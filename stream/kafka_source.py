@@ -93,8 +93,9 @@ class KafkaSource:
         first, ends = broker.span(self._consumer, self.config, self._partitions)
         begin = first if offsets else self._start(first, ends)
         for p in self._partitions:
-            if marks.get(p) and marks[p] != (broker.topic_id(self._consumer, p.topic) or marks[p]):
-                raise SourceError(broker.ANEW.format(f"kafka {p.topic}", "it has another id than when we read it"))
+            then, now = marks.get(p), broker.topic_id(self._consumer, p.topic)
+            if then and now and then != now:
+                raise broker.anew(f"kafka {p.topic}", "it has another id than when we read it")
             self._place(p, offsets.get(p, begin[p]), first[p], ends[p])
         self._ends = ends
         self._still.clear()
@@ -117,7 +118,7 @@ class KafkaSource:
     def _place(self, partition: Partition, offset: int, first: int, end: int) -> None:
         name = f"kafka {partition.topic}/{partition.partition}"
         if offset > end:
-            raise SourceError(broker.ANEW.format(name, f"we stand at offset {offset}, but the log ends at {end}"))
+            raise broker.anew(name, f"we stand at offset {offset}, but the log ends at {end}")
         if offset < first:
             lost = first - offset
             if self.config.retention == "fail":
@@ -155,7 +156,7 @@ class KafkaSource:
             self._overrun([Partition(*p) for p in error.args[0]])
             return []
         except LogTruncationError as error:
-            raise SourceError(broker.ANEW.format(f"kafka {', '.join(self.config.servers)}", repr(error))) from None
+            raise broker.anew(f"kafka {', '.join(self.config.servers)}", repr(error)) from None
         except RetriableError:
             time.sleep(WAIT / 1000)
             batches = {}
@@ -189,7 +190,7 @@ class KafkaSource:
         try:
             ends = {Partition(*p): end for p, end in self._consumer.end_offsets(places, timeout_ms=ANSWER).items()}
         except KeyError as error:
-            raise SourceError(broker.GONE.format("/".join(map(str, error.args[0])))) from None
+            raise broker.gone(error) from None
         except KafkaError:
             self.reachable = False
             self._still.clear()

@@ -141,20 +141,20 @@ class Refresh:
     def swap(self, passed: int) -> None:
         """Serve what is to be served from here on: everything known before ``passed`` has passed."""
         self._reap()
-        if self._told is None:
-            for ready in self._ready:
-                self._serve(ready, passed)
-            self._ready.clear()
         while self._told and self._told[0].at <= passed:
             at, version = self._told.pop(0)
             if version > self.number:  # a person had it learned: it cannot be made here, and numbers differ from now on
                 self._told = None
-                return self.swap(passed)
+                break
             for ready in [one for one in self._ready if one.version == version]:
                 self._serve(ready, at)
             for past in [one for one in self._files[1:] if one["version"] == version]:
                 self._serve(read(self._checkpoints.folder, past), at)  # a person rolled it back
             self._ready = [one for one in self._ready if one.version > version]
+        if self._told is None:
+            for ready in self._ready:
+                self._serve(ready, passed)
+            self._ready.clear()
 
     def roll_back(self, passed: int) -> int | None:
         """Serve the version before from here on; its number, None if none is kept."""

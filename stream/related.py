@@ -95,7 +95,7 @@ def evaluate(url: str, checkpoints: Path | None = None) -> list[Interval]:
         settings, now = Settings(**newest.settings), newest.progress["midnight"]
         pairs, catalogue = item_pairs.load(connection, now, settings.graph_half_life), item_pairs.described(connection)
     found, bundles = [], sorted(bundles, key=lambda one: one.version)  # a rollback serves the older one
-    for before, until in zip(bundles, [*[one.until for one in bundles[1:]], now][: len(bundles)], strict=True):
+    for before, until in zip(bundles, [*(one.until for one in bundles[1:]), now], strict=False):
         taken = snapshot.take([p for p in pairs if p.since <= until], catalogue, 0, 0, settings.graph_method, until)
         found.append(interval(before, taken))
     return [one for one in found if one is not None]

@@ -112,9 +112,9 @@ def _words(features: Mapping[str, Any]) -> list[int]:
 
 def to_bytes(told: Snapshot) -> bytes:
     """As a safetensors file, for a process of its own."""
-    told_ = told._asdict() | {"ids": of_ids(told.ids)}
-    plain = {name: value for name, value in told_.items() if not isinstance(value, Tensor)}
-    tensors = {name: value.contiguous() for name, value in told_.items() if isinstance(value, Tensor)}
+    parts = told._asdict() | {"ids": of_ids(told.ids)}
+    plain = {name: value for name, value in parts.items() if not isinstance(value, Tensor)}
+    tensors = {name: value.contiguous() for name, value in parts.items() if isinstance(value, Tensor)}
     return save(tensors, {"snapshot": json.dumps(plain, sort_keys=True)})
 
 
@@ -122,8 +122,7 @@ def from_bytes(data: bytes) -> Snapshot:
     """The snapshot of `to_bytes`."""
     plain = header(data, "snapshot")
     tensors: dict[str, Any] = load(data)
-    ids = ids_of(tensors.pop("ids")) if "ids" in tensors else tuple(plain.pop("ids"))  # once they were in the header
-    return Snapshot(**plain, ids=ids, **tensors)
+    return Snapshot(**plain | {"ids": ids_of(tensors, plain)}, **tensors)
 
 
 def learn(told: Snapshot, before: Bundle | None) -> Bundle:

@@ -253,8 +253,8 @@ def test_a_log_that_is_still_written(tmp_path: Path) -> None:
     [
         ("--html", "no/x.html", "there is no folder"),
         ("--json", "no/x.json", "there is no folder"),
-        ("--json", ".", "is a folder; name a file"),
-        ("--html", ".", "is a folder; name a file"),
+        ("--json", ".", "this is a folder; name a file"),
+        ("--html", ".", "this is a folder; name a file"),
     ],
 )
 def test_results_that_cannot_be_written_are_told_first(

@@ -13,7 +13,6 @@ from stream.commands import configured, options
 from stream.commands.logs import convert, records, tune_garbage_collector
 from stream.commands.results import results
 from stream.settings import RIVER, Settings, duration, spell
-from stream.sources import Partition
 from stream.terminal import err, fail, progress, warn
 
 
@@ -142,12 +141,7 @@ def _run(
     settings = Settings(**asked)
     source = FileSource(log)
     _writable(json_, html)
-    if truth is not None and settings.window < (truth.window or 0):
-        warn(
-            f"{truth.path}: tells who converts within {spell(truth.window)}, and --window is {spell(settings.window)}: "
-            "nothing is compared with it"
-        )
-        truth = None
+    truth = _comparable(truth, settings)
     tune_garbage_collector()
     with progress(f"{'replay' if len(settings.methods) == 1 else 'backtest'} {log}", records(source)) as told:
         how = dict(
@@ -158,8 +152,24 @@ def _run(
             if seeds > 1
             else run.backtest(str(log), source, settings, **how)
         )
-    for (topic, number), why in source.left.items():
-        warn(f"{source.file(Partition(topic, number))}: {why}: it was left for the next run")
+    for place, why in source.left.items():
+        warn(f"{source.file(place)}: {why}: it was left for the next run")
+    _tell(result, json_, html)
+
+
+def _comparable(truth: Any, settings: Settings) -> Any:
+    """The truth, if it is of the window of the run."""
+    if truth is None or settings.window >= (truth.window or 0):
+        return truth
+    warn(
+        f"{truth.path}: tells who converts within {spell(truth.window)}, and --window is {spell(settings.window)}: "
+        "nothing is compared with it"
+    )
+    return None
+
+
+def _tell(result: Any, json_: Path | None, html: Path | None) -> None:
+    """Write and print what came out."""
     if html:
         from stream.report import write
 
@@ -177,15 +187,16 @@ def _run(
 
 def _writable(json_: Path | None, html: Path | None) -> None:
     """End at once where the results could not be written in the end."""
+    from stream.export import misplaced
+
     for option, path in (("--json", json_), ("--html", html)):
         if path is None or str(path) == "-":
             continue
-        if path.is_dir():
-            fail(f"{option} {path}: is a folder; name a file")
-        if not path.resolve().parent.is_dir():
-            fail(f"{option} {path}: there is no folder {path.parent}; make it, or name another file")
-        if not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
-            fail(f"{option} {path}: cannot be written; name another file")
+        why = misplaced(path)
+        if not why and not os.access(path if path.exists() else path.parent, os.W_OK):
+            why = "cannot be written; name another file"
+        if why:
+            fail(f"{option} {path}: {why}")
     if html:
         from stream.report import ready
 

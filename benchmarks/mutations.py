@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from broken import HUGE, KINDS, TEXTS, Event, broken, seeded, tampered
 from safetensors.torch import load_file
 
-from labelstore import ledger
+from labelstore import ledger, letters
 from labelstore.store import existing
 from learner.methods import DEFAULT
 from stream.backtest import backtest
@@ -89,7 +89,7 @@ def account(lines: list[bytes], folder: Path) -> Account:
     url = f"sqlite:///{folder}/store.db"
     told = backtest("log", FileSource(folder / "log"), SETTINGS, url).summary["events"]
     with existing(url) as connection:
-        reasons = ledger.reasons(connection, limit=count)
+        reasons = [(told.reason, told.letters) for told in letters.counted(connection)]
         newest = ledger.newest(connection)
     checked = check(FileSource(folder / "log")).counts
     tensors = load_file(checkpoint_folder(url) / newest.file) if newest else {}

@@ -21,7 +21,7 @@ from mutations import mutated
 from safetensors.torch import load_file
 from service import TOPICS, Daemon, Status, Used, accounted, broker, configure, create
 
-from labelstore import ledger
+from labelstore import ledger, letters
 from labelstore.store import existing
 from stream.workspace import checkpoint_folder
 
@@ -52,7 +52,7 @@ def wrong(records: list[bytes | None], status: Status, used: Used, url: str) -> 
     """The reasons of the dead letters with their counts, and what does not add up, in words."""
     counts, empty = status["counts"], sum(not value for value in records)
     with existing(url) as connection:
-        reasons = ledger.reasons(connection, limit=len(records))
+        reasons = [(told.reason, told.letters) for told in letters.counted(connection)]
         newest = ledger.newest(connection)
     tensors = load_file(checkpoint_folder(url) / newest.file) if newest else {}
     told = sum(times for reason, times in reasons if reason.startswith(TOMBSTONE))

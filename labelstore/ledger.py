@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, inspect, select
+from sqlalchemy import Connection, delete, insert, inspect, select
 
 from labelstore.bulk import insert_rows
 from labelstore.tables import checkpoints, dead_letters, journal, metrics, swaps, waiting
@@ -139,13 +139,6 @@ def save_dead_letters(connection: Connection, letters: Iterable[Mapping[str, Any
     rows = [{**letter, "value": letter["value"][:DEAD_LETTER_BYTES]} for letter in letters]
     if rows:
         connection.execute(insert(dead_letters), rows)
-
-
-def reasons(connection: Connection, limit: int = 10) -> list[tuple[str, int]]:
-    """The most frequent reasons of dead letters, with their counts."""
-    D = dead_letters.c
-    query = select(D.reason, func.count()).group_by(D.reason).order_by(func.count().desc(), D.reason).limit(limit)
-    return [tuple(row) for row in connection.execute(query)]
 
 
 def add_metrics(connection: Connection, learner: str, hours: Mapping[int, Hour]) -> None:

@@ -1,5 +1,6 @@
 """Dead letters, for a person to look through: found by place or reason, and marked when retried or forwarded."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -9,6 +10,8 @@ from labelstore.tables import dead_letters
 
 D = dead_letters.c
 ORDER = (D.topic, D.partition, D.offset)
+FOUND = re.compile(r", got .*| at line \d+ column \d+", re.DOTALL)  # in a reason, what differs from record to record
+APART, FURTHER = 1000, "(further reasons)"  # reasons told apart
 
 
 class Place(NamedTuple):
@@ -58,11 +61,33 @@ def listed(connection: Connection, reason: str | None, limit: int) -> list[Summa
     return [Summary(Place(*row[:3]), *row[3:]) for row in rows]
 
 
+class Alike:
+    """Reasons that differ only in what was found count as the first of them: a million wrong times are one reason.
+
+    >>> alike = Alike()
+    >>> alike("signal.at: expected milliseconds, got 7"), alike("signal.at: expected milliseconds, got 'noon' (and 2 more)")
+    ('signal.at: expected milliseconds, got 7', 'signal.at: expected milliseconds, got 7')
+
+    Those past `APART` are `FURTHER`.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}
+
+    def __call__(self, reason: str) -> str:
+        kind = FOUND.sub("", reason)
+        return self._first.setdefault(kind, reason) if kind in self._first or len(self._first) < APART else FURTHER
+
+
 def counted(connection: Connection, reason: str | None = None) -> list[Count]:
-    """How many there are, by reason, most first."""
-    letters = func.count()
+    """How many there are, by reason, most first; reasons that are `Alike` together, as the most frequent of them."""
+    letters, alike = func.count(), Alike()
     query = select(D.reason, letters, func.count(D.retried)).where(_holds(reason)).group_by(D.reason)
-    return [Count(*row) for row in connection.execute(query.order_by(letters.desc(), D.reason))]
+    found: dict[str, Count] = {}
+    for told, times, retried in connection.execute(query.order_by(letters.desc(), D.reason)):
+        before = found.get(first := alike(told), Count(first, 0, 0))
+        found[first] = Count(first, before.letters + times, before.retried + retried)
+    return sorted(found.values(), key=lambda count: (-count.letters, count.reason))
 
 
 def letter(connection: Connection, place: Place) -> Letter | None:

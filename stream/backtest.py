@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from numpy.typing import NDArray
 
-from labelstore import ledger
+from labelstore import ledger, letters
 from labelstore.address import shown
 from labelstore.store import StoreError
 from learner import delay, runoff
@@ -32,7 +32,7 @@ class Result(NamedTuple):
     ``calibration``: learner -> (rows, mean score, share of positives), by rising score.
     ``deciles``: learner -> (rows, mean weight, share of real negatives) of observed negatives, by rising weight.
     ``delays``: settled conversions by delay, see `Validation`. ``curve``: (age s, share of conversions known by then).
-    ``funnel``: kind of signal, "" for all -> (settled rows, converted). ``reasons``: of dead letters, with counts.
+    ``funnel``: kind of signal, "" for all -> (settled rows, converted). ``reasons``: of dead letters, most first.
     ``graph``: of the product graph, if there was one and pictures were asked for.
     """
 
@@ -163,7 +163,7 @@ def _result(log: str, loop: Loop, seconds: float, read: int) -> Result:
         validation.delays,
         _curve(loop),
         validation.funnel,
-        ledger.reasons(connection),
+        [(count.reason, count.letters) for count in letters.counted(connection)[:10]],
     )
 
 

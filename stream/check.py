@@ -6,24 +6,24 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from labelstore.events import Adjustment, Conversion, Event, Impression, Signal, identity
+from labelstore.letters import Alike
 from stream.codec import Codec, DeadLetter
 from stream.foreign import Ignored
 from stream.mapping import Topic
 from stream.sources import Partition, Record, Source
 from stream.watermark import Watermark
 
-REASONS, FURTHER = 1000, "(further reasons)"  # of dead letters told apart
 EXAMPLES = 3  # dead letters shown for each reason
 REMEMBERED = 2_000_000  # ids; beyond, duplicates and references are not looked for, and the check says so
 
 
 class Findings(NamedTuple):
-    """``counts``: records by type, ``dead_letters``, ``duplicates``, ``late``. ``reasons``: dead letters by reason, with
-    examples (topic, partition, offset). ``kinds``: of signals and conversions. ``lateness``: the furthest any record was
-    behind its partition, ms. ``span``: first and last ``at``, ms. ``lost``: references to impressions the log has not.
-    ``complete``: False where the log has more ids than are remembered. ``ignored``: records no mapping names.
-    ``first``: topic -> its first record, and what was made of it. ``shape``: impressions without ``features``, with
-    ``touch`` (user and item)."""
+    """``counts``: records by type, ``dead_letters``, ``duplicates``, ``late``. ``reasons``: dead letters by reason, those
+    that are `Alike` together, with examples (topic, partition, offset); ``refused``: how many. ``kinds``: of signals and
+    conversions. ``lateness``: the furthest any record was behind its partition, ms. ``span``: first and last ``at``, ms.
+    ``lost``: references to impressions the log has not. ``complete``: False where the log has more ids than are remembered.
+    ``ignored``: records no mapping names. ``first``: topic -> its first record, and what was made of it. ``shape``:
+    impressions without ``features``, with ``touch`` (user and item)."""
 
     counts: Counter[str]
     reasons: dict[str, list[tuple[str, int, int]]]
@@ -71,6 +71,7 @@ class _Reader:
         self._counts: Counter[str] = Counter()
         self._kinds: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
+        self._alike = Alike()
         self._reasons: dict[str, list[tuple[str, int, int]]] = {}
         self._ids: set[tuple[type, str]] = set()
         self._named: Counter[tuple[type, str, str]] = Counter()
@@ -83,7 +84,7 @@ class _Reader:
     def refuse(self, letter: DeadLetter) -> None:
         self.read += 1
         self._counts["dead_letters"] += 1
-        reason = letter.reason if letter.reason in self._refused or len(self._refused) < REASONS else FURTHER
+        reason = self._alike(letter.reason)
         self._refused[reason] += 1
         examples = self._reasons.setdefault(reason, [])
         if len(examples) < EXAMPLES:

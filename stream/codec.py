@@ -145,5 +145,19 @@ def _sentence(kind: str, place: str, message: str, value: Any) -> str:
     if ".features." in place:
         return f"{place}: {FEATURE}, got {shown}"
     if place.endswith(".at"):
-        return f"{place}: expected milliseconds since 1970 as an integer in {EARLIEST}..{LATEST}, got {shown}"
+        expected = f"expected milliseconds since 1970 as an integer in {EARLIEST}..{LATEST}{_unit(value)}"
+        return f"{place}: {expected}, got {shown}"
     return f"{place}: {message.removeprefix('Value error, ')}" + ("" if kind == "value_error" else f", got {shown}")
+
+
+def _unit(value: Any) -> str:
+    """What to do about a time in another unit, if it is one.
+
+    >>> _unit(1704068394), _unit(1704068394261000), _unit("noon")
+    (' (seconds? multiply by 1000)', ' (microseconds? divide by 1000)', '')
+    """
+    if isinstance(value, int | float) and EARLIEST <= value * 1000 <= LATEST:
+        return " (seconds? multiply by 1000)"
+    if isinstance(value, int | float) and 1000 * EARLIEST <= value <= 1000 * LATEST:
+        return " (microseconds? divide by 1000)"
+    return ""

@@ -371,3 +371,21 @@ def test_wrong_arguments(
     assert found[0] == status
     assert says in " ".join(found[2].split())
     assert not os.path.exists("none.checkpoints")
+
+
+def test_a_log_in_seconds_is_one_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records that are wrong alike are told once, with their number, one of them and the remedy; by `retry` too."""
+    file, log, store = write(tmp_path), tmp_path / "log", url(tmp_path)
+    file.write_bytes(b"".join(json.dumps(row | {"at": row["at"] // 1000}).encode() + b"\n" for row in SHOWN))
+    replay(tmp_path)
+    for asked in (
+        ("validate", log),
+        ("dlq", "list", "--store", store, "--limit", 0),
+        ("dlq", "retry", "--all", "--store", store, "--log", log),
+    ):
+        output = said(capsys, monkeypatch, *asked)[1].replace("\n", " ")
+        assert output.count("impression.at: expected milliseconds since 1970") == 1
+        assert f"(seconds? multiply by 1000), got {T0 // 1000}" in output
+        assert "20: impression.at" in output

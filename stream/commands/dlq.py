@@ -10,7 +10,7 @@ from rich.text import Text
 
 from labelstore.address import shown
 from labelstore.ledger import DEAD_LETTER_BYTES
-from labelstore.letters import Count, Letter, Place, Summary
+from labelstore.letters import Alike, Count, Letter, Place, Summary
 from stream.commands import options
 from stream.terminal import fail, grid, out, plain, when
 
@@ -95,8 +95,7 @@ def retry(
     found = run(store, FileSource(log), Choice(chosen, reason, again), corrected, strict)
     for place, offset in list(found.appended.items())[:LISTED]:
         out.print(f"{place}: appended as {place._replace(offset=offset)}", markup=False, highlight=False)
-    for why, refused in found.refused.items():
-        out.print(plain(f"refused {len(refused):,}: {why}  ({_some(refused)})"), markup=False, style="red")
+    _tell_refused(found.refused)
     _tell_retried(len(found.appended), found.already, str(log), store, bool(chosen))
     if found.refused or (chosen and found.already):
         raise typer.Exit(1)
@@ -130,6 +129,16 @@ def _tell_list(found: list[Summary], counts: list[Count], reason: str | None) ->
         out.print(plain(f"  {count.letters:,}: {count.reason}"), markup=False, highlight=False)
     if len(counts) > REASONS:
         out.print(f"  {sum(count.letters for count in counts[REASONS:]):,}: {len(counts) - REASONS:,} further reasons")
+
+
+def _tell_refused(refused: Mapping[str, list[Place]]) -> None:
+    alike, together = Alike(), dict[str, list[Place]]()
+    for why, where in refused.items():
+        together.setdefault(alike(why), []).extend(where)
+    for why, where in sorted(together.items(), key=lambda one: -len(one[1]))[:REASONS]:
+        out.print(plain(f"refused {len(where):,}: {why}  ({_some(where)})"), markup=False, style="red")
+    if len(together) > REASONS:
+        out.print(f"and for {len(together) - REASONS:,} further reasons", style="red", highlight=False)
 
 
 def _tell(letter: Letter, value: bytes, where: str) -> None:

@@ -123,6 +123,8 @@ def findings(told: Findings) -> None:
     for reason, times in told.refused.most_common(10):
         places = ", ".join(f"{topic}/{partition}@{offset}" for topic, partition, offset in told.reasons.get(reason, []))
         out.print(f"refused {times:,}: {reason}  ({places})", markup=False, style="red")
+    if len(told.refused) > 10:
+        out.print(f"and for {len(told.refused) - 10:,} further reasons", style="red", highlight=False)
     if not told.complete:
         out.print(
             "the log has more ids than are remembered: duplicates and references were looked for in its first part"

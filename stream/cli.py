@@ -67,6 +67,7 @@ def main() -> None:
     from stream.config import ConfigError
     from stream.export import ExportError
     from stream.report import ReportError
+    from stream.settings import sentence
     from stream.sources import SourceError
 
     expected = (
@@ -78,7 +79,7 @@ def main() -> None:
     except ValidationError as found:
         for problem in found.errors():
             place = ".".join(map(str, problem["loc"]))
-            error(f"{place + ': ' if place else ''}{problem['msg'].removeprefix('Value error, ')}")
+            error(f"{place + ': ' if place else ''}{sentence(problem)}")
         raise SystemExit(2) from None
     except expected as found:
         error(str(found))

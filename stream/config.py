@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError
 
 from labelstore.address import EXPECTED
 from stream.mapping import Topic
-from stream.settings import UNITS, Duration, Settings
+from stream.settings import UNITS, Duration, Settings, sentence
 from stream.start import start as begin
 
 PREFIX = "BELATED_"
@@ -241,10 +241,9 @@ def load(file: Path | None, without: tuple[str, ...] = ()) -> Config:
 
 def _sentences(file: Path | None, error: ValidationError) -> list[str]:
     found = []
-    for problem in error.errors(include_url=False, include_input=False):
+    for problem in error.errors(include_url=False):
         place = ".".join(str(part) for part in problem["loc"])
-        said = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            said = "there is no such key; `belated config init` shows all there are"
+        unknown = problem["type"] == "extra_forbidden"
+        said = "there is no such key; `belated config init` shows all there are" if unknown else sentence(problem)
         found.append(f"{f'{file}: ' if file else ''}{place}: {said}")
     return found

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import ErrorDetails
 
 from labelstore.events import EARLIEST, LATEST
 from learner.graph.methods import GRAPH_DEFAULT, GRAPH_METHODS
@@ -22,7 +23,7 @@ def duration(text: object) -> object:
     """
     if not isinstance(text, str):
         return text
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)", text.strip())
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)\s*(ms|s|m|h|d|w)", text.strip())
     if not found:
         raise ValueError(f"{text!r} is not a duration; write a number and one of {', '.join(UNITS)}, such as 7d or 90s")
     return round(float(found[1]) * UNITS[found[2]])
@@ -36,6 +37,24 @@ def spell(ms: int) -> str:
     """
     unit = next((u for u in ("d", "h", "m", "s") if ms and ms % UNITS[u] == 0), "s" if ms == 0 else "ms")
     return f"{ms // UNITS[unit]}{unit}"
+
+
+BOUNDS = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+
+
+def sentence(problem: ErrorDetails) -> str:
+    """What is wrong with a value that was given, without its name; a bound of a duration as durations are written."""
+    if problem["type"] not in BOUNDS:
+        return problem["msg"].removeprefix("Value error, ")
+    (bound, words), found = BOUNDS[problem["type"]], problem["input"]
+    limit = problem["ctx"][bound]
+    written = isinstance(found, str) and found[-1:].isalpha()
+    return f"expected {words} {spell(limit) if written else limit}, got {found}"
 
 
 def moment(text: str) -> int:
@@ -96,7 +115,10 @@ class Settings(BaseModel):
     wait: Annotated[Duration, Field(ge=0, description="elapsed time until the first look at an impression")] = UNITS[
         "d"
     ]
-    keep: Annotated[Duration | None, Field(description="how long records are kept; by default two windows")] = None
+    keep: Annotated[
+        Duration | None,
+        Field(description="how long records are kept, at least a window and a day; by default two windows"),
+    ] = None
     pretrain: Annotated[
         Annotated[Duration, Field(gt=0)] | None,
         Field(description="learn this long from settled labels, wait one window, and only then predict and train"),

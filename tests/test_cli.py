@@ -137,12 +137,22 @@ def test_validate_says_what_is_wrong(log: Path) -> None:
         assert words in done.stdout
 
 
+def test_nothing_has_settled(log: Path) -> None:
+    """A table of dashes is explained."""
+    done = belated("backtest", str(log), "--methods", "settled", "--window", "366d")
+    assert done.returncode == 0
+    assert "no label has settled: the log ends before the attribution window" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["replay", "nowhere"], ["nowhere", "there is no such log", "give a folder"]),
         (["backtest", "LOG", "--methods", "pq,magic"], ["'magic'", "choose from oracle, settled"]),
         (["backtest", "LOG", "--window", "soon"], ["window", "'soon' is not a duration", "7d"]),
+        (["backtest", "LOG", "--window", "9999w"], ["window: expected at most 366d, got 9999w"]),
+        (["backtest", "LOG", "--window", f"{'9' * 400}d"], ["is not a duration"]),
+        (["backtest", "LOG", "--base-rate", "2"], ["base_rate: expected less than 1.0, got 2.0"]),
         (["backtest", "LOG", "--window", "1d", "--wait", "2d"], ["wait 2d", "window 1d"]),
         (["replay", "LOG", "--store", "mysql"], ["mysql", "sqlite:///belated.db"]),
         (["labels", "show", "i1", "--store", "sqlite:////no/where.db"], ["no/where.db", "no such file"]),

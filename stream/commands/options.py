@@ -23,7 +23,9 @@ Target = Annotated[str, typer.Option(help="the kind of conversion to predict")]
 Window = Annotated[str, typer.Option(help="attribution window: a conversion counts this long after its impression")]
 Wait = Annotated[str, typer.Option(help="elapsed time until the first look at an impression")]
 Lateness = Annotated[str, typer.Option(help="how far a partition may be out of order before a record counts as late")]
-Keep = Annotated[str | None, typer.Option(help="how long records are kept; by default two windows")]
+Keep = Annotated[
+    str | None, typer.Option(help="how long records are kept, at least a window and a day; by default two windows")
+]
 BaseRate = Annotated[float, typer.Option(help="conversion rate believed before anything was learned")]
 Seed = Annotated[int, typer.Option(help="of the start weights, the same for all methods")]
 Strict = Annotated[bool, typer.Option("--strict", help="refuse records with fields nobody knows")]

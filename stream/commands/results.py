@@ -101,6 +101,11 @@ def _read(summary: Mapping[str, Any], any_method: Mapping[str, Any]) -> None:
         f"settled: {settled['rows']:,} rows, {settled['positives']:,} of them converted"
         + (f"; {share:.1%} of all rows are final" if share is not None else "")
     )
+    if events["impressions"] and not settled["rows"]:
+        why = "the log ends before the attribution window of any row that is judged has closed (docs/backtest.md)"
+        out.print(
+            f"no label has settled: {why}; give a longer log, or a shorter --window or --pretrain", style="yellow"
+        )
     parts = (
         "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "ignored", "duplicates",
         "forgotten",

@@ -18,14 +18,15 @@ from learner.batch import Rows
 RATE = 0.004  # Adagrad's step
 START = 1e-4  # Adagrad's sums of squares begin here
 PRIOR = 3.0  # curvature that the weight of a hashed value starts with: p (1 - p) of 60 rows at 5 %
-BELIEF = 1.0  # the same for the intercept and the slopes of numbers
+BELIEF = 1.0  # the same for the intercept
+SLOPE = 10.0  # and for the slope of a number, which all rows share: 200 rows
 HALF = 0.5  # attribution windows of event time after which what was learned counts half
 MOVES = 0.5  # of a logit, what the level of a market moves in one attribution window: a standard deviation
 FADING = 0.95  # of recent batches, in the length of a step
 STRIDE = 4.0  # of a logit, the most that one step of the linear part may move it
 FEW = 16.0  # rows for which the belief counts that an input's level moves as that of all does, and that not at all
 TINY = 1e-20  # where nothing bends
-FIRST = {"weight": PRIOR, "slope": BELIEF, "base": BELIEF}  # curvature never falls below it
+FIRST = {"weight": PRIOR, "slope": SLOPE, "base": BELIEF}  # curvature never falls below it
 
 
 class Shape(NamedTuple):

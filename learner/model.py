@@ -17,20 +17,23 @@ from learner.batch import Rows
 
 RATE = 0.004  # Adagrad's step
 START = 1e-4  # Adagrad's sums of squares begin here
-PRIOR = 3.0  # curvature that the weight of a hashed value starts with: p (1 - p) of 60 rows at 5 %
+PRIOR = 3.0  # curvature that the weight of a hashed value or number starts with: p (1 - p) of 60 rows at 5 %
 BELIEF = 1.0  # the same for the intercept
-SLOPE = 10.0  # and for the slope of a number, which all rows share: 200 rows
 HALF = 0.5  # attribution windows of event time after which what was learned counts half
 MOVES = 0.5  # of a logit, what the level of a market moves in one attribution window: a standard deviation
 FADING = 0.95  # of recent batches, in the length of a step
 STRIDE = 4.0  # of a logit, the most that one step of the linear part may move it
 FEW = 16.0  # rows for which the belief counts that an input's level moves as that of all does, and that not at all
 TINY = 1e-20  # where nothing bends
-FIRST = {"weight": PRIOR, "slope": SLOPE, "base": BELIEF}  # curvature never falls below it
+FIRST = {"weight": PRIOR, "slope": PRIOR, "base": BELIEF}  # curvature never falls below it
 
 
 class Shape(NamedTuple):
-    """Sizes of a model. ``base_rate`` is the conversion rate believed before anything was learned."""
+    """Sizes of a model. ``base_rate`` is the conversion rate believed before anything was learned.
+
+    slots * width + numbers is a multiple of 4: rows that begin at other alignments would be summed in another order, and a
+    score would depend, in its last bit, on where its row stands.
+    """
 
     buckets: int = 2**18
     slots: int = 24
@@ -52,11 +55,14 @@ class ConversionModel:
     """
 
     def __init__(self, shape: Shape, generator: torch.Generator) -> None:
+        """ValueError: rows of the network's input would not be aligned alike, see `Shape`."""
+        if (inputs := shape.slots * shape.width + shape.numbers) % 4:
+            raise ValueError(f"{shape}: slots * width + numbers is {inputs}; make it a multiple of 4")
         self.shape = shape
         self.weight, self.slope = torch.zeros(shape.buckets), torch.zeros(shape.numbers)
         self.base = torch.tensor([math.log(shape.base_rate / (1 - shape.base_rate))])
         self.table = torch.randn(shape.buckets, shape.width, generator=generator) * 0.05
-        sizes = (shape.slots * shape.width + shape.numbers, *shape.hidden)
+        sizes = (inputs, *shape.hidden)
         self.dense: dict[str, Tensor] = {}
         for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             self.dense[f"weight{layer}"] = torch.randn(fan_out, fan_in, generator=generator) * math.sqrt(2.0 / fan_in)

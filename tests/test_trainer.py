@@ -25,7 +25,7 @@ from learner.posterior import (
 )
 from learner.trainer import BATCH, BLOCK, Trainer
 
-SMALL = Shape(buckets=512, slots=5, numbers=3, width=4, hidden=(8, 6))
+SMALL = Shape(buckets=512, slots=5, numbers=4, width=4, hidden=(8, 6))
 
 
 def rows(size: int, seed: int, shape: Shape = SMALL) -> Rows:
@@ -330,7 +330,7 @@ def test_one_step_is_newton_for_the_linear_part_and_adagrad_for_the_network() ->
     linear = torch.cat([times, numbers, torch.ones(64, 1)], 1).double()  # every input of the linear part
     bend = torch.cat([(h[:, None] * times).sum(0), h @ numbers.square(), h.sum().view(1)]).double()
     pull = torch.cat([copies[name].grad for name in ("weight", "slope", "base")]).double() * 64  # type: ignore[misc]
-    first = torch.cat([torch.full((SMALL.buckets,), PRIOR), torch.full((SMALL.numbers + 1,), BELIEF)])
+    first = torch.cat([torch.full((SMALL.buckets + SMALL.numbers,), PRIOR), torch.full((1,), BELIEF)])
     memory = first.double() + bend
     moves = pull / memory
     used = bend > 0

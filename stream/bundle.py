@@ -24,6 +24,7 @@ from learner.graph.dual import Tables
 from learner.graph.embeddings import Embeddings, offered, queries
 
 BLOCK = 32  # contexts that are scored at once
+WIDE = 16  # a matrix product of fewer columns sums a row by where it stands
 CELLS = 2**22  # scores held at once, at least those of one context
 
 
@@ -102,7 +103,8 @@ class Serving:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.place = {name: n for n, name in enumerate(bundle.ids)}
-        self._index = offered(bundle.embeddings).T.contiguous()
+        index = offered(bundle.embeddings).T
+        self._index = torch.nn.functional.pad(index, (0, -len(bundle.ids) % WIDE)).contiguous()
         self._block = max(1, min(BLOCK, CELLS // max(len(bundle.ids), 1)))
         self._degrees = [
             [math.log1p(value) for value in degree.tolist()] for degree in (bundle.out, bundle.into)
@@ -130,7 +132,7 @@ class Serving:
     def scores(self, contexts: Sequence[int]) -> Tensor:
         """rel of all items [N] to each of at most a block of contexts; -inf of those not known as targets and of itself."""
         padded = torch.tensor([*contexts, *[0] * (self._block - len(contexts))], dtype=torch.int64)
-        scores = queries(self.bundle.embeddings, padded) @ self._index
+        scores = (queries(self.bundle.embeddings, padded) @ self._index)[:, : len(self.bundle.ids)]
         scores[torch.arange(self._block), padded] = -torch.inf
         return scores[: len(contexts)]
 

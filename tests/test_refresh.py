@@ -22,6 +22,7 @@ from labelstore.store import existing
 from labelstore.tables import impressions, item_pairs
 from learner.graph import training
 from learner.graph.dual import Settings as Dual
+from learner.graph.embeddings import Embeddings
 from learner.graph.methods import GRAPH_METHODS, GraphMethod
 from strategies import DAY, HOUR, T0, lines
 from stream import bundle, prequential, snapshot
@@ -256,6 +257,24 @@ def test_bundles_and_snapshots_are_files() -> None:
     made = snapshot.learn(found, None)
     assert bundle.to_bytes(bundle.from_bytes(bundle.to_bytes(made))) == bundle.to_bytes(made)
     assert bundle.to_bytes(snapshot.learn(again, None)) == bundle.to_bytes(made)
+
+
+@pytest.mark.parametrize("products", range(1, 40))
+def test_scores_of_a_context_depend_on_it_alone(products: int) -> None:
+    """To the last bit, wherever it stands among those that are asked at once, in catalogues of every small size."""
+    drawn = torch.Generator().manual_seed(products)
+    places = Embeddings(
+        *(torch.randn(products, 64, generator=drawn) for _ in range(2)),
+        *(torch.randn(products, generator=drawn) for _ in range(2)),
+        *(torch.ones(products, dtype=torch.bool) for _ in range(2)),
+    )
+    ids, nothing = tuple(f"p{n:02}" for n in range(products)), torch.zeros(products)
+    serving = Serving(bundle.Bundle(1, 1, T0, ids, places, places.asks, nothing, nothing, {}))
+    alone = serving.scores([0])[0]
+    assert alone.shape == (products,)
+    for place in range(bundle.BLOCK):
+        others = [(place + n) % products for n in range(place)]
+        assert torch.equal(serving.scores([*others, 0])[place], alone)
 
 
 def test_a_refresh_starts_where_the_last_one_ended(monkeypatch: pytest.MonkeyPatch) -> None:

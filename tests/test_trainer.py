@@ -96,6 +96,24 @@ LEARNER, ROWS = taught(), rows(40, 9)
 LEARNERS = (LEARNER, taught("fnc"), taught("bidefuse"))  # every way to serve
 
 
+def test_a_score_depends_on_its_row_alone_at_full_size() -> None:
+    """The same for the sizes in which models are made."""
+    drawn, data = torch.Generator().manual_seed(0), rows(300, 1, Shape())
+    learner = Trainer("pq_signals", 7.0, 60.0, 0)
+    for value in (learner.models[0].slope, learner.models[0].weight, learner.models[0].dense["out"]):
+        value.normal_(generator=drawn)
+    whole = learner.score(data)
+    for _ in range(20):
+        order = torch.randperm(300, generator=drawn)
+        assert torch.equal(learner.score(data.take(order)), whole[order])
+
+
+def test_inputs_that_are_not_aligned_are_refused() -> None:
+    """Rows of the network's input would begin at several alignments, and a score depend on where its row stands."""
+    with pytest.raises(ValueError, match="slots \\* width \\+ numbers is 23; make it a multiple of 4"):
+        ConversionModel(SMALL._replace(numbers=3), torch.Generator().manual_seed(0))
+
+
 def test_long_and_short_runs_of_rows_score_alike() -> None:
     """More rows than a block are scored as they are one by one."""
     many = rows(2 * BLOCK + 3, 4)

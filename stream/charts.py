@@ -18,7 +18,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 HOUR = 3_600_000
 POINTS = 60  # of a line over time, at most
 LETTERS = 24  # of a name in a picture
-TICKS = {"1 min": 60, "10 min": 600, "1 h": 3600, "6 h": 21_600, "1 d": 86_400, "7 d": 604_800, "30 d": 2_592_000}
+TICKS = {"1m": 60, "10m": 600, "1h": 3600, "6h": 21_600, "1d": 86_400, "7d": 604_800, "30d": 2_592_000}
 
 
 class Chart(NamedTuple):

@@ -103,9 +103,8 @@ def _read(summary: Mapping[str, Any], any_method: Mapping[str, Any]) -> None:
     )
     if events["impressions"] and not settled["rows"]:
         why = "the log ends before the attribution window of any row that is judged has closed (docs/backtest.md)"
-        out.print(
-            f"no label has settled: {why}; give a longer log, or a shorter --window or --pretrain", style="yellow"
-        )
+        said = f"no label has settled: {why}; give a longer log, or a shorter --window or --pretrain"
+        out.print(said, style="yellow", highlight=False, soft_wrap=True)
     parts = (
         "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "ignored", "duplicates",
         "forgotten",

@@ -18,7 +18,7 @@ from typing import Any
 from rich.progress import track
 
 from labelstore.ledger import Hour
-from learner.methods import DEFAULT, USUAL
+from learner.names import DEFAULT, USUAL
 from stream.backtest import Result, backtest
 from stream.comparison import compare
 from stream.files import FileSource

@@ -17,7 +17,7 @@ import numpy as np
 from calm import sum_of
 from rich.progress import track
 
-from learner.methods import DEFAULT, USUAL
+from learner.names import DEFAULT, USUAL
 from stream.backtest import backtest
 from stream.files import FileSource
 from stream.settings import Settings

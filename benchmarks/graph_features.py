@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.progress import track
 
-from learner.methods import DEFAULT, LIVE
+from learner.names import DEFAULT, LIVE
 from stream.backtest import Result, backtest
 from stream.comparison import compare
 from stream.files import FileSource

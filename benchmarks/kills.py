@@ -26,7 +26,7 @@ from rich.progress import track
 from labelstore import ledger
 from labelstore.stats import digest
 from labelstore.store import LabelStore, existing
-from learner.methods import DEFAULT
+from learner.names import DEFAULT
 from stream import checkpoint
 from stream.backtest import backtest
 from stream.files import FileSource

@@ -27,7 +27,8 @@ import contest
 from contest import Runs
 from rich.progress import Progress
 
-from learner.methods import LIVE, METHODS
+from learner.methods import METHODS
+from learner.names import LIVE
 from stream.backtest import backtest
 from stream.files import FileSource
 from stream.settings import Settings

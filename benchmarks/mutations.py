@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from labelstore import ledger, letters
 from labelstore.store import existing
-from learner.methods import DEFAULT
+from learner.names import DEFAULT
 from stream.backtest import backtest
 from stream.check import check
 from stream.files import FileSource

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from labelstore.address import shown
-from learner.methods import DEFAULT, LIVE
+from learner.names import DEFAULT, LIVE
 from stream.upkeep import sizes
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))

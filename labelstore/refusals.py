@@ -9,7 +9,11 @@ from sqlalchemy.exc import DBAPIError
 from labelstore.address import SECRET, shown
 
 
-class StoreError(Exception):
+class BelatedError(Exception):
+    """The base of the errors that are expected: the message names the thing and the remedy, and needs no traceback."""
+
+
+class StoreError(BelatedError):
     """The store cannot be used as asked; the message names it and the remedy."""
 
 

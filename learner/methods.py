@@ -63,10 +63,3 @@ METHODS: dict[str, DelayedFeedback] = {
     "pq_signals": DelayedFeedback(schedules.wait, objectives.joint_ratio, ("delay", "signals")),
     "hybrid": DelayedFeedback(schedules.ages, objectives.hybrid, ("run_off",), wanders=True),
 }
-DEFAULT = "hybrid"
-ORACLES = tuple(name for name, method in METHODS.items() if method.looks(1.0, 2.0).hindsight)
-"""Methods that know final labels beforehand, for comparison in backtests."""
-LIVE = tuple(name for name in METHODS if name not in ORACLES)
-"""Methods that a running system can use."""
-USUAL = ("settled", "vanilla", "fnw", "esdfm", "pq_signals", "hybrid")
-"""Those that are compared where none is named."""

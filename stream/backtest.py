@@ -12,7 +12,7 @@ from labelstore import ledger, letters
 from labelstore.address import shown
 from labelstore.store import StoreError
 from learner import delay, runoff
-from learner.methods import ORACLES
+from learner.names import ORACLES
 from stream.comparison import compare
 from stream.drift import drifts
 from stream.hindsight import converted

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from learner.methods import ORACLES
+from learner.names import ORACLES
 from stream.backtest import Result
 from stream.settings import spell
 

@@ -22,6 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from labelstore import ledger
+from labelstore.refusals import BelatedError
 from labelstore.store import LabelStore
 from stream.forwarding import Outbox, forward
 from stream.settings import Settings
@@ -29,7 +30,7 @@ from stream.settings import Settings
 KEEP = 2  # files
 
 
-class CheckpointError(Exception):
+class CheckpointError(BelatedError):
     """A checkpoint that cannot be continued; the message names it and the remedy."""
 
 

@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from labelstore.refusals import BelatedError
 from stream.commands import config, daemon, dlq, graph, labels, logs, replays, stores, topics
 from stream.commands.simulate import simulate
+from stream.settings import sentence
 from stream.terminal import error
 
 app = typer.Typer(
@@ -62,18 +64,6 @@ def _root(
 
 def main() -> None:
     """Runs the command; an expected error is one sentence, without a traceback."""
-    from labelstore.store import StoreError
-    from stream.checkpoint import CheckpointError
-    from stream.config import ConfigError
-    from stream.export import ExportError
-    from stream.report import ReportError
-    from stream.settings import sentence
-    from stream.sources import SourceError
-
-    expected = (
-        ConfigError, SourceError, StoreError, CheckpointError, ReportError, ExportError, FileExistsError,
-        FileNotFoundError, ImportError,
-    )  # fmt: skip
     try:
         app()
     except ValidationError as found:
@@ -81,7 +71,7 @@ def main() -> None:
             place = ".".join(map(str, problem["loc"]))
             error(f"{place + ': ' if place else ''}{sentence(problem)}")
         raise SystemExit(2) from None
-    except expected as found:
+    except (BelatedError, FileExistsError, FileNotFoundError, ImportError) as found:
         error(str(found))
         raise SystemExit(2) from None
 

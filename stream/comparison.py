@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.ledger import Hour
-from learner.methods import ORACLES
+from learner.names import ORACLES
 from stream.learning import PRETRAINED
 
 BLOCKS = 30  # about so many

@@ -20,6 +20,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from labelstore.address import EXPECTED
+from labelstore.refusals import BelatedError
 from stream.mapping import Topic
 from stream.settings import UNITS, Duration, Settings, sentence
 from stream.start import start as begin
@@ -29,7 +30,7 @@ SECRETS = ("kafka.password", "kafka.key_password", "store.password")  # never in
 Name = Annotated[str, Field(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]
 
 
-class ConfigError(Exception):
+class ConfigError(BelatedError):
     """The configuration cannot be used; the message names the key, the value and the remedy."""
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import structlog
 import torch
 
-from learner.methods import LIVE
+from learner.names import LIVE
 from stream.config import Config, ConfigError
 from stream.forwarding import Outbox
 from stream.health import Health, Server, Status

@@ -19,6 +19,7 @@ from typing import IO, Any
 from pydantic_core import to_json
 
 from labelstore.export import Row
+from labelstore.refusals import BelatedError
 
 COLUMNS = {
     "impression_id": "string", "user_id": "string", "item_id": "string", "at": "int64", "label": "int8",
@@ -35,7 +36,7 @@ Put = Callable[[Sequence[Row]], None]
 """Takes the rows that come next."""
 
 
-class ExportError(Exception):
+class ExportError(BelatedError):
     """The table cannot be written; the message names the file and the remedy."""
 
 

@@ -5,7 +5,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from learner.methods import ORACLES
+from labelstore.refusals import BelatedError
+from learner.names import ORACLES
 from stream.backtest import Result
 from stream.settings import spell
 from stream.terminal import number, when
@@ -65,7 +66,7 @@ dd { margin: 0 0 .5rem 0 }
 """
 
 
-class ReportError(Exception):
+class ReportError(BelatedError):
     """The report cannot be written; the message names the remedy."""
 
 

@@ -8,8 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic_core import ErrorDetails
 
 from labelstore.events import EARLIEST, LATEST
-from learner.graph.methods import GRAPH_DEFAULT, GRAPH_METHODS
-from learner.methods import DEFAULT, METHODS
+from learner.names import DEFAULT, GRAPH_DEFAULT, GRAPH_NAMES, NAMES
 from stream.mapping import Topic
 
 UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
@@ -155,9 +154,9 @@ class Settings(BaseModel):
         for name in self.methods:
             if name.startswith(RIVER):
                 _usable(name.removeprefix(RIVER))
-            elif name not in METHODS:
+            elif name not in NAMES:
                 raise ValueError(
-                    f"method {name!r} is unknown; choose from {', '.join(METHODS)}, or a classifier of river's, such as "
+                    f"method {name!r} is unknown; choose from {', '.join(NAMES)}, or a classifier of river's, such as "
                     f"{RIVER}LogisticRegression"
                 )
         if len(set(self.methods)) < len(self.methods):
@@ -166,8 +165,8 @@ class Settings(BaseModel):
             raise ValueError(
                 "frozen without pretrain: auxiliary models would never learn; give pretrain, or leave frozen out"
             )
-        if self.graph_method not in GRAPH_METHODS:
-            raise ValueError(f"graph_method {self.graph_method!r} is unknown; choose from {', '.join(GRAPH_METHODS)}")
+        if self.graph_method not in GRAPH_NAMES:
+            raise ValueError(f"graph_method {self.graph_method!r} is unknown; choose from {', '.join(GRAPH_NAMES)}")
         if self.wait >= self.window:
             raise ValueError(
                 f"wait {spell(self.wait)} is not shorter than window {spell(self.window)}; "

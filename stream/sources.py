@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from labelstore.ledger import Advance, Swap
+from labelstore.refusals import BelatedError
 
 
 class Partition(NamedTuple):
@@ -31,7 +32,7 @@ class Record(NamedTuple):
     value: bytes
 
 
-class SourceError(Exception):
+class SourceError(BelatedError):
     """A log that cannot be read; the message names it and the remedy."""
 
 

@@ -1,6 +1,8 @@
 """The walls of the house. The table is the architecture: what each room must not import."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,18 @@ def test_rooms_keep_their_walls(room: str) -> None:
     """No file of a room imports what its wall keeps out."""
     for file in sorted((ROOT / room).rglob("*.py")):
         assert not imports(file) & WALLS[room], file.name
+
+
+def test_the_command_line_begins_without_torch() -> None:
+    """Help, and commands that learn nothing, do not wait for what only learners and reports need."""
+    heavy = {"torch", "river", "pandas", "plotly", "scipy", "kafka"}
+    said = subprocess.run(
+        [sys.executable, "-c", f"import sys, stream.cli; print(*{heavy} & set(sys.modules))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not said.stdout.split()
 
 
 def test_only_the_label_store_speaks_sql() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from learner.methods import DEFAULT, USUAL
+from learner.names import DEFAULT, USUAL
 from strategies import DAY, HOUR, T0, lines
 from test_loop import own
 

@@ -21,7 +21,7 @@ import broker_tools
 from broker_tools import configured
 from labelstore import ledger
 from labelstore.store import existing
-from learner.methods import DEFAULT
+from learner.names import DEFAULT
 from strategies import lines
 from stream.broker import NAME
 from stream.config import Config, ConfigError, Kafka

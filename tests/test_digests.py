@@ -13,7 +13,7 @@ import pytest
 from labelstore import ledger
 from labelstore.stats import digest, sizes
 from labelstore.store import existing
-from learner.methods import DEFAULT
+from learner.names import DEFAULT
 from stream.backtest import backtest
 from stream.files import FileSource
 from stream.settings import Settings

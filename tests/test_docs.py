@@ -7,7 +7,8 @@ import pytest
 from typer.main import get_command
 
 from labelstore.events import ADAPTER, Adjustment, Conversion, Impression, Item, Signal
-from learner.methods import DEFAULT, METHODS, USUAL
+from learner.methods import METHODS
+from learner.names import DEFAULT, USUAL
 from stream.cli import app
 from stream.commands.logs import convert
 from stream.commands.options import Dataset

@@ -7,7 +7,8 @@ import graphs
 from learner.graph import blade, daemon
 from learner.graph.edges import Graph, edges, graph, kept, turned
 from learner.graph.evaluation import evaluate, scores_of
-from learner.graph.methods import GRAPH_DEFAULT, GRAPH_METHODS
+from learner.graph.methods import GRAPH_METHODS
+from learner.names import GRAPH_DEFAULT
 
 NODES = 14
 

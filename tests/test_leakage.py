@@ -8,7 +8,7 @@ import pytest
 
 from labelstore.observations import Observations
 from learner.batch import Batch
-from learner.methods import LIVE
+from learner.names import LIVE
 from strategies import DAY, HOUR
 from stream.backtest import backtest
 from stream.comparison import DRAWS

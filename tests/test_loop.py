@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from labelstore.tables import dead_letters, impressions, predictions
-from learner.methods import LIVE
+from learner.names import LIVE
 from strategies import DAY, HOUR, T0, lines, logs
 from stream.backtest import Result, backtest
 from stream.files import FileSource

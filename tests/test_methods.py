@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner import schedules
+from learner import names, schedules
 from learner.auxiliaries import AUXILIARIES
 from learner.batch import KINDS, Batch, Look, Rows
 from learner.contract import DelayedFeedback, Outputs
+from learner.graph.methods import GRAPH_METHODS
 from learner.losses import exponential_delay
-from learner.methods import DEFAULT, METHODS
+from learner.methods import METHODS
 from learner.schedules import Looks
 
 ELAPSED, WINDOW = 7.0, 60.0
@@ -295,7 +296,14 @@ def test_a_part_of_the_served_probability_is_bounded() -> None:
     assert METHODS["bidefuse"].serve(far, far) == 1
 
 
-def test_the_default_is_a_method() -> None:
-    """The default method is one of the table, and every auxiliary that is named exists."""
-    assert DEFAULT in METHODS
+def test_names_are_those_of_the_methods() -> None:
+    """`learner.names` has them all, in their order, and tells those that know the future."""
+    assert tuple(METHODS) == names.NAMES
+    assert tuple(name for name, method in METHODS.items() if method.looks(ELAPSED, WINDOW).hindsight) == names.ORACLES
+    assert {names.DEFAULT, *names.USUAL} <= set(names.LIVE)
+    assert tuple(GRAPH_METHODS) == names.GRAPH_NAMES
+    assert names.GRAPH_DEFAULT in GRAPH_METHODS
+
+
+def test_every_auxiliary_model_that_is_named_exists() -> None:
     assert {name for method in METHODS.values() for name in method.auxiliaries} <= set(AUXILIARIES)

@@ -9,7 +9,8 @@ from sqlalchemy import select
 
 from labelstore.observations import Look
 from labelstore.tables import impressions, looks, predictions
-from learner.methods import LIVE, METHODS
+from learner.methods import METHODS
+from learner.names import LIVE
 from strategies import DAY, HOUR, T0
 from stream.backtest import Result, backtest
 from stream.comparison import compare

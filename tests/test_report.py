@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from learner.methods import LIVE
+from learner.names import LIVE
 from strategies import DAY, HOUR, T0, lines
 from stream.backtest import Result, backtest
 from stream.charts import stroke

@@ -36,4 +36,3 @@ GRAPH_METHODS: dict[str, GraphMethod] = {
     "blade": GraphMethod(_anew(blade.train), {"biased": blade.Settings()}),
     "blade_uniform": GraphMethod(_anew(blade.train), {"uniform": blade.UNIFORM}),
 }
-GRAPH_DEFAULT = "dual"

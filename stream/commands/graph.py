@@ -2,16 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from stream.commands import configured, options
-from stream.prequential import Interval
 from stream.settings import Settings
 from stream.terminal import error, fail, grid, number, out, plain, progress, warn, when
+
+if TYPE_CHECKING:
+    from stream.prequential import Interval
 
 NO_PAIRS = "none; conversions and clicks that name only their impression make none: send user_id and item_id with them"
 
@@ -153,7 +155,7 @@ def evaluate(
     out.print(table)
 
 
-def _replayed(log: Path, settings: Settings) -> list[Interval]:
+def _replayed(log: Path, settings: Settings) -> list["Interval"]:
     import torch
 
     from stream.commands.logs import records
@@ -163,7 +165,7 @@ def _replayed(log: Path, settings: Settings) -> list[Interval]:
     from stream.workspace import opened
 
     torch.set_num_threads(1)  # the last bits of some methods depend on it
-    source, found = FileSource(log), list[Interval | None]()
+    source, found = FileSource(log), list["Interval | None"]()
     nobody = settings.model_copy(update={"methods": ()})
     with opened(None, nobody) as (store, saved), progress(f"evaluate {log}", records(source)) as told:
         loop = Loop(source, nobody, store, saved)
@@ -174,7 +176,7 @@ def _replayed(log: Path, settings: Settings) -> list[Interval]:
     return [one for one in found if one is not None]
 
 
-def _plain(one: Interval) -> dict[str, Any]:
+def _plain(one: "Interval") -> dict[str, Any]:
     figures = {
         name: {figure: None if value != value else value for figure, value in told._asdict().items()}
         for name, told in one.figures.items()

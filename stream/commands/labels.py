@@ -13,7 +13,7 @@ from labelstore.events import EARLIEST
 from labelstore.export import Joined
 from labelstore.life import Life
 from labelstore.observations import Credit, Look, label_at, look_at
-from learner.methods import ORACLES
+from learner.names import ORACLES
 from stream.settings import Settings, moment, spell
 from stream.terminal import fail, note, out, progress, warn, when
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from labelstore.address import SECRET
-from learner.graph.methods import GRAPH_DEFAULT as GRAPH_DEFAULT
-from learner.graph.methods import GRAPH_METHODS
+from learner.names import GRAPH_DEFAULT as GRAPH_DEFAULT
+from learner.names import GRAPH_NAMES
 
 Log = Annotated[Path, typer.Argument(help="a folder topic/partition.jsonl (.gz, .zst), or one .jsonl file")]
 Config = Annotated[
@@ -48,7 +48,7 @@ GraphEvery = Annotated[
     str | None,
     typer.Option(help="learn anew this often which products follow which; what it says of impressions is learned from"),
 ]
-GraphMethod = Annotated[str, typer.Option(help=f"how the product graph is learned: {', '.join(GRAPH_METHODS)}")]
+GraphMethod = Annotated[str, typer.Option(help=f"how the product graph is learned: {', '.join(GRAPH_NAMES)}")]
 Store = Annotated[
     str | None,
     typer.Option(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from labelstore.address import shown
-from learner.methods import DEFAULT, LIVE, METHODS, ORACLES, USUAL
+from learner.names import DEFAULT, LIVE, NAMES, ORACLES, USUAL
 from stream.commands import configured, options
 from stream.commands.logs import convert, records, tune_garbage_collector
 from stream.commands.results import results
@@ -23,7 +23,7 @@ def backtest(
     methods: Annotated[
         str | None,
         typer.Option(
-            help=f"methods to compare, from {', '.join(METHODS)}, or classifiers of river's (river:LogisticRegression); "
+            help=f"methods to compare, from {', '.join(NAMES)}, or classifiers of river's (river:LogisticRegression); "
             f"default {', '.join(USUAL)}, with --pretrain oracle too"
         ),
     ] = None,

@@ -3,6 +3,7 @@
 What does not fit is told by the path, what was expected there, and what is there. Nothing else is ever raised.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -177,7 +178,8 @@ def _number(found: Any, scale: int) -> int | None:
         found = int(found) if "." not in found else float(found)
     if not _sane(found) or isinstance(found, str):
         return None
-    return found * scale if isinstance(found, int) else round(found * scale)
+    scaled = found * scale
+    return round(scaled) if math.isfinite(scaled) else None
 
 
 def _found(source: Source, told: Any, record: Record) -> Any:

@@ -118,6 +118,18 @@ def test_options_that_are_not_given_come_from_the_file(tmp_path: Path) -> None:
             assert row.settings["graph_window"] == 9 * 86_400_000
 
 
+def test_a_file_is_read_whole(tmp_path: Path) -> None:
+    """`graph evaluate` has no option --wait and reads it all the same; `replay` refuses what it cannot do."""
+    file, log = tmp_path / "belated.toml", tmp_path / "shop.jsonl"
+    log.write_text('{"sku": "a", "ts": 1700000000000}\n')
+    file.write_text(SHOP.replace('window = "7d"', 'window = "12h"\nwait = "1h"'))
+    done = RUN.invoke(app, ["graph", "evaluate", str(log), "-c", str(file)])
+    assert (done.exit_code, "no version yet" in done.stdout) == (0, True), done.output
+    file.write_text(SHOP.replace('window = "7d"', 'window = "7d"\npretrain = "7d"'))
+    done = RUN.invoke(app, ["replay", str(log), "-c", str(file)])
+    assert (done.exit_code, "learner.pretrain belongs to backtests" in done.output) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [

@@ -114,6 +114,11 @@ def test_names_no_kind_has() -> None:
         ("ads", SHOWN | {"ts": 5}, "at: ts (unit iso): expected a time in ISO 8601, got 5"),
         ("ads", SHOWN | {"ts": None}, "at: ts: missing (it is None)"),
         (
+            "shop",
+            {"event": {"name": "order"}, "ts": 1e306, "order": 1, "u": 1, "i": 1},
+            "at: ts (unit s): expected seconds since 1970, got 1e+306",
+        ),
+        (
             "ads",
             SHOWN | {"user": {"id": [1]}},
             "impression_id: user.id: expected a string or a whole number, got a list",

@@ -59,6 +59,16 @@ def test_the_first_pass_finds_the_final_labels() -> None:
     assert len(settled) > 1000
 
 
+def test_both_passes_know_the_same_duplicates() -> None:
+    """An impression that is sent again after ``keep``: the first pass keeps for as long as the one that follows."""
+    again = [event | {"at": event["at"] + 100 * HOUR} for event in EVENTS[:3] if event["type"] == "impression"]
+    events = sorted(EVENTS + again, key=lambda event: event["at"])
+    long, short = (FEW.model_copy(update={"keep": keep}) for keep in (4 * DAY, 3 * DAY))
+    assert long.kept == short.kept == 4 * DAY
+    found = [converted(one(events), settings, 100, lambda read: None) for settings in (long, short)]
+    assert found[0] == found[1]
+
+
 def test_who_learns_what() -> None:
     """`pretrained` learns impressions of the pre-training once, settled; the others those that came later, and of those
     before the gap what is seen again. Only impressions of the stream are scored, and `oracle` has their final labels."""

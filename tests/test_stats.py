@@ -107,6 +107,27 @@ def test_a_store_before_its_first_commit(
     assert compact(url(tmp_path)).removed == []
 
 
+def test_a_store_in_which_nothing_has_passed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All records of a log were refused: this is when one asks."""
+    late = [json.dumps(event | {"at": event["at"] // 1000}).encode() for event in SHOWN[:5]]
+    run(url(tmp_path), late)
+    status, out, _ = said(capsys, monkeypatch, "store", "stats", "--store", url(tmp_path))
+    assert (status, "event time: none has passed" in " ".join(out.split())) == (0, True)
+
+
+def test_all_settings_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zeros too, and those of the product graph where there is one."""
+    settings = SETTINGS.model_copy(update={"graph_every": 3 * DAY})
+    backtest("log", ListSource({("events", 0): lines(SHOWN[:5])}), settings, url(tmp_path))
+    out = " ".join(said(capsys, monkeypatch, "store", "stats", "--store", url(tmp_path))[1].split())
+    for words in ("seed 0", "lateness 0s", "graph_every 3d", "graph_method dual", "graph_half_life 90d"):
+        assert words in out
+
+
 def test_the_same_log_has_the_same_digest(replayed: Path, tmp_path: Path) -> None:
     """Other polls and commits, same digest; one record more, another."""
     run(url(tmp_path), poll=7, every=50)

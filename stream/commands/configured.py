@@ -6,22 +6,21 @@ from typing import Any
 
 import typer
 
-NO_OPTION = ("graph_window", "graph_half_life")  # settings of the product graph that are in a file only
 OFFLINE = ("kafka", "store", "http", "log")  # a log on disk needs none of these, and none of their secrets
 
 
 def asked(ctx: typer.Context, file: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by name: as given on the command line, else as in the file, else the option's default.
 
-    ``given``: the values of the options; the name of each is its parameter, ``methods`` also of ``--method``.
+    ``given``: the values of the options; the name of each is its parameter, ``methods`` also of ``--method``. What only the
+    file tells is there too.
     """
     if file is None:
         return dict(given)
     from stream.config import load
 
     config = load(file, without=OFFLINE)
-    names = {*given, *(NO_OPTION if "graph_every" in given else ())}
-    told = {name: getattr(config.learner, name) for name in config.learner.model_fields_set if name in names}
+    told = {name: getattr(config.learner, name) for name in sorted(config.learner.model_fields_set)}
     return {**given, **{n: v for n, v in told.items() if not _typed(ctx, n)}, "mapping": config.mapping}
 
 

@@ -137,8 +137,7 @@ def evaluate(
         found = of(store, checkpoints)
     else:
         assert log is not None
-        given = {name: getattr(Settings(), name) for name in ("target", "window", "keep", "lateness", "strict")}
-        given |= {"graph_every": graph_every, "graph_method": graph_method, "seed": seed}
+        given = {"graph_every": graph_every, "graph_method": graph_method, "seed": seed}
         found = _replayed(log, Settings(**configured.asked(ctx, config, given)))
     if json_:
         typer.echo(json.dumps([_plain(one) for one in found], indent=2))
@@ -166,7 +165,7 @@ def _replayed(log: Path, settings: Settings) -> list["Interval"]:
 
     torch.set_num_threads(1)  # the last bits of some methods depend on it
     source, found = FileSource(log), list["Interval | None"]()
-    nobody = settings.model_copy(update={"methods": ()})
+    nobody = settings.model_copy(update={"methods": (), "pretrain": None, "frozen": False})
     with opened(None, nobody) as (store, saved), progress(f"evaluate {log}", records(source)) as told:
         loop = Loop(source, nobody, store, saved)
         loop.graph.watch = lambda taken, before: found.append(interval(before, taken) if before else None)

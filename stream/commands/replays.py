@@ -116,6 +116,8 @@ def replay(
         fail(
             f"{config}: learner.methods names {len(asked['methods'])}; replay takes one: give --method, or use backtest"
         )
+    if asked.get("pretrain"):
+        fail(f"{config}: learner.pretrain belongs to backtests: leave it out, or use backtest")
     (method,) = asked["methods"]
     if method.startswith(RIVER):
         fail(f"method {method!r} cannot go on from a checkpoint: only `belated backtest` may ask for it")

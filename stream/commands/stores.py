@@ -8,13 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from labelstore.address import shown
+from labelstore.events import EARLIEST
 from stream.commands import options
 from stream.settings import spell
 from stream.terminal import error, fail, out, plain, progress, when
-from stream.watermark import BEGINNING
 
-TOLD = ("methods", "target", "window", "wait", "lateness", "keep", "pretrain", "base_rate", "seed", "strict")
-DURATIONS = {"window", "wait", "lateness", "keep", "pretrain"}
+DURATIONS = {"window", "wait", "lateness", "keep", "pretrain", "graph_every", "graph_window", "graph_half_life"}
 REASONS = 10
 
 
@@ -144,7 +143,7 @@ def _tell(told: dict[str, Any]) -> None:
         out.print(f"{told['store']}: no checkpoint yet, so nothing is known", markup=False, highlight=False)
         return
     settings = told["settings"]
-    of = [f"{n} {_setting(n, settings[n])}" for n in TOLD if settings.get(n) not in (None, False)]
+    of = [f"{n} {_setting(n, value)}" for n, value in settings.items() if value is not None and value is not False]
     offsets = ", ".join(f"{place} to {offset:,}" for place, offset in list(told["offsets"].items())[:8])
     more = len(told["offsets"]) - 8
     span = told["impressions"]
@@ -170,8 +169,8 @@ def _tell(told: dict[str, Any]) -> None:
 
 
 def _setting(name: str, value: Any) -> str:
-    return spell(value) if name in DURATIONS else "+".join(value) if isinstance(value, list) else str(value)
+    return spell(value) if name in DURATIONS else "+".join(value) if isinstance(value, list | dict) else str(value)
 
 
 def _time(passed: int) -> str:
-    return f"{when(passed)} UTC" if passed > BEGINNING else "none has passed"
+    return f"{when(passed)} UTC" if passed >= EARLIEST else "none has passed"

@@ -10,7 +10,9 @@ from labelstore.tables import dead_letters
 
 D = dead_letters.c
 ORDER = (D.topic, D.partition, D.offset)
-FOUND = re.compile(r", got .*| at line \d+ column \d+", re.DOTALL)  # in a reason, what differs from record to record
+FOUND = re.compile(
+    r", got .*| \((got|it is|there is) .*| at line \d+ column \d+", re.DOTALL
+)  # in a reason, what differs from record to record
 APART, FURTHER = 1000, "(further reasons)"  # reasons told apart
 
 
@@ -67,6 +69,8 @@ class Alike:
     >>> alike = Alike()
     >>> alike("signal.at: expected milliseconds, got 7"), alike("signal.at: expected milliseconds, got 'noon' (and 2 more)")
     ('signal.at: expected milliseconds, got 7', 'signal.at: expected milliseconds, got 7')
+    >>> alike("at: user.ts: missing (there is 'time', 'id')"), alike("at: user.ts: missing (there is 'when')")
+    ("at: user.ts: missing (there is 'time', 'id')", "at: user.ts: missing (there is 'time', 'id')")
 
     Those past `APART` are `FURTHER`.
     """

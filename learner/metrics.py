@@ -79,16 +79,23 @@ class Metrics:
 
     def calibration(self, groups: int = GROUPS) -> list[tuple[int, float, float]]:
         """(rows, mean score, share of positives) of groups of about equal size, by rising score."""
-        rows = self.counts.sum(0)
-        upto = rows.cumsum()
-        group = np.minimum(((upto - rows / 2) * groups / max(upto[-1], 1)).astype(int), groups - 1)
-        sums = np.stack([np.bincount(group, w, groups) for w in (rows, self.scores, self.counts[1])], 1)
-        return [(int(n), float(p / n), float(y / n)) for n, p, y in sums if n]
+        return in_groups(self.counts.sum(0), self.scores, self.counts[1], groups)
 
     def _ece(self) -> float:
         """Expected calibration error: mean over rows of |mean score - share of positives| of their group."""
         groups = self.calibration()
         return sum(n * abs(p - y) for n, p, y in groups) / sum(n for n, _, _ in groups)
+
+
+def in_groups(rows: Floats, first: Floats, second: Floats, groups: int) -> list[tuple[int, float, float]]:
+    """Bins taken together to groups of about equal size: of each (rows, mean of ``first``, mean of ``second``).
+
+    ``rows``, ``first``, ``second`` [bins]: how many rows, and the two sums over them.
+    """
+    upto = rows.cumsum()
+    group = np.minimum(((upto - rows / 2) * groups / max(upto[-1], 1)).astype(int), groups - 1)
+    sums = np.stack([np.bincount(group, w, groups) for w in (rows, first, second)], 1)
+    return [(int(n), float(one / n), float(other / n)) for n, one, other in sums if n]
 
 
 def bins_of(score: Floats) -> NDArray[np.int64]:

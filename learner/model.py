@@ -31,8 +31,8 @@ FIRST = {"weight": PRIOR, "slope": PRIOR, "base": BELIEF}  # curvature never fal
 class Shape(NamedTuple):
     """Sizes of a model. ``base_rate`` is the conversion rate believed before anything was learned.
 
-    slots * width + numbers is a multiple of 4: rows that begin at other alignments would be summed in another order, and a
-    score would depend, in its last bit, on where its row stands.
+    slots * width + numbers and the first of ``hidden`` are multiples of 4: rows that begin at other alignments would be
+    summed in another order, and a score would depend, in its last bit, on where its row stands.
     """
 
     buckets: int = 2**18
@@ -55,9 +55,11 @@ class ConversionModel:
     """
 
     def __init__(self, shape: Shape, generator: torch.Generator) -> None:
-        """ValueError: rows of the network's input would not be aligned alike, see `Shape`."""
-        if (inputs := shape.slots * shape.width + shape.numbers) % 4:
-            raise ValueError(f"{shape}: slots * width + numbers is {inputs}; make it a multiple of 4")
+        """ValueError: rows of what a layer reads would not be aligned alike, see `Shape`."""
+        inputs = shape.slots * shape.width + shape.numbers
+        for name, size in (("slots * width + numbers", inputs), ("hidden[0]", shape.hidden[0])):
+            if size % 4:
+                raise ValueError(f"{shape}: {name} is {size}; make it a multiple of 4")
         self.shape = shape
         self.weight, self.slope = torch.zeros(shape.buckets), torch.zeros(shape.numbers)
         self.base = torch.tensor([math.log(shape.base_rate / (1 - shape.base_rate))])

@@ -18,7 +18,7 @@ from learner.methods import METHODS
 from learner.model import HALF, MOVES, ConversionModel, Shape
 from learner.weights import clipped
 
-# A matrix product's last bits depend on its shape; and where a size is no multiple of 8, on the place of a row in it.
+# A matrix product's last bits depend on its shape; and where rows are not aligned alike (see `Shape`), on a row's place.
 BLOCK = 512  # rows scored at once, always padded to this
 BATCH = 256  # looks learned from at once
 HEADS = ("", "1")  # after the name of a head's tensors

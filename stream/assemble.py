@@ -29,6 +29,15 @@ def bucket(name: str, value: str, buckets: int) -> int:
     return zlib.crc32(f"{name}\x1f{value}".encode("utf-8", "surrogatepass")) % buckets
 
 
+def magnitude(number: float) -> str:
+    """A number as a word, where numbers are hashed: sign and natural logarithm, rounded.
+
+    >>> magnitude(0), magnitude(19.99), magnitude(-1e9)
+    ('0', '3', '-21')
+    """
+    return f"{math.copysign(math.log1p(abs(number)), number):.0f}"
+
+
 class Assembler:
     """Remembers which feature has which place, and which kind of signal; saved with the checkpoint."""
 
@@ -70,7 +79,7 @@ class Assembler:
                         cells.append(start + column)
                         values.append(value)
                         continue
-                    value = f"{math.copysign(math.log1p(abs(value)), value):.0f}"
+                    value = magnitude(value)
                 slot = _place(self.slots, name, last)
                 for text in value if isinstance(value, list) else (value,):
                     ids.append(bucket(name, text, buckets))

@@ -89,7 +89,8 @@ class Codec:
             return DeadLetter(record, "a string holds the character NUL (\\u0000), which no database keeps; remove it")
         if record.timestamp is not None and event.at > record.timestamp + DAY:
             return DeadLetter(
-                record, f"at: {event.at} is more than a day past the record's own timestamp {record.timestamp}"
+                record,
+                f"at: more than a day past the timestamp of its record, got {event.at} in one of {record.timestamp}",
             )
         if (names := _unknown(event)) and self.strict:
             return DeadLetter(record, f"{names[0]}: unknown field; remove it, or read with strict off")

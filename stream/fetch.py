@@ -88,8 +88,7 @@ def fetch(
 
 def _ranges(consumer: Any, config: Kafka, places: list[Partition], since: str, until: str) -> dict[Partition, Range]:
     consumer.assign([TopicPartition(*place) for place in places])
-    first = _offsets(consumer.beginning_offsets, places, config)
-    ends = _offsets(consumer.end_offsets, places, config)
+    first, ends = broker.span(consumer, config, places)
     begin = _at(consumer, config, since, "--from", places, {"earliest": first, "latest": ends}, ends)
     end = _at(consumer, config, until, "--until", places, {"end": ends}, ends)
     found = {}
@@ -97,10 +96,6 @@ def _ranges(consumer: Any, config: Kafka, places: list[Partition], since: str, u
         low = min(max(begin[place], first[place]), ends[place])
         found[place] = Range(low, max(low, min(end[place], ends[place])))
     return found
-
-
-def _offsets(ask: Any, places: list[Partition], config: Kafka) -> dict[Partition, int]:
-    return {Partition(*p): n for p, n in ask([TopicPartition(*p) for p in places], timeout_ms=config.timeout).items()}
 
 
 def _at(

@@ -6,8 +6,9 @@
 
     folder/offsets.json                 where lines have other offsets than their numbers: see `stream.numbering`
 
-A line is an event, or an envelope ``{"timestamp": ms, "key": "...", "value": event}``. What is not UTF-8, or would not be
-the same bytes after being read as JSON, stands as ``key_base64`` or ``value_base64``. Its offset is its line number.
+A line is an event, or an envelope ``{"timestamp": ms, "key": "...", "value": event}``. A value that would not
+be the same bytes after being read as JSON stands as text; what is not UTF-8 as ``key_base64`` or ``value_base64``. The
+offset of a line is its number.
 """
 
 import zlib

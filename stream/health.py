@@ -56,7 +56,7 @@ class Health(Collector):
 
     def __init__(self) -> None:
         self.status, self._turned, self._leaving = NOTHING, time.monotonic(), False
-        self._before: Mapping[str, int] | None = None  # counts when this process began: its counters begin at 0
+        self._before: Status | None = None  # how it stood when this process began: its counters begin at 0
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
@@ -69,7 +69,7 @@ class Health(Collector):
         self.turn()
         self.status = status
         if self._before is None:
-            self._before = dict(status.counts)
+            self._before = status
 
     def leave(self) -> None:
         """The daemon finishes: it is not ready any more."""
@@ -101,11 +101,11 @@ class Health(Collector):
     def collect(self) -> list[Metric]:
         """The status as Prometheus' metrics."""
         s = self.status
-        before = self._before or {}
+        before = self._before or NOTHING
         about = "Records by what became of them since this process began; /status has those of the store."
         records = CounterMetricFamily("belated_records", about, labels=["kind"])
         for kind in sorted({*KINDS, *s.counts}):
-            records.add_metric([kind], s.counts.get(kind, 0) - before.get(kind, 0))
+            records.add_metric([kind], s.counts.get(kind, 0) - before.counts.get(kind, 0))
         lag = GaugeMetricFamily("belated_consumer_lag_records", "Records not read yet.", labels=["partition"])
         for partition, behind in sorted(s.lag.items()):
             lag.add_metric([partition], behind)
@@ -120,7 +120,7 @@ class Health(Collector):
         ):
             if value is not None:
                 found.append(GaugeMetricFamily(f"belated_{name}", about, value=value))
-        found += _of_graph(s.graph or {})
+        found += _of_graph(s.graph or {}, (before.graph or {}).get("refused") or 0)
         figures: dict[str, GaugeMetricFamily] = {}
         for learner, told in sorted(s.learners.items()):
             for figure, number in told.items():
@@ -132,10 +132,12 @@ class Health(Collector):
         return [*found, *figures.values()]
 
 
-def _of_graph(told: Mapping[str, float | None]) -> list[Metric]:
-    kinds = {"refused": CounterMetricFamily}
+def _of_graph(told: Mapping[str, float | None], refused: float) -> list[Metric]:
+    """``refused``: how many had been when this process began."""
     return [
-        kinds.get(name, GaugeMetricFamily)(f"belated_graph_{name}", ABOUT_GRAPH[name], value=value)
+        CounterMetricFamily(f"belated_graph_{name}", ABOUT_GRAPH[name], value=value - refused)
+        if name == "refused"
+        else GaugeMetricFamily(f"belated_graph_{name}", ABOUT_GRAPH[name], value=value)
         for name, value in told.items()
         if value is not None
     ]
@@ -144,7 +146,7 @@ def _of_graph(told: Mapping[str, float | None]) -> list[Metric]:
 ABOUT_GRAPH = {
     "version": "Of the product graph, that is served.",
     "age_seconds": "Event time since the midnight up to which that version knows.",
-    "refused": "Versions that were learned and must not be served.",
+    "refused": "Versions that were learned since this process began and must not be served.",
 }
 ABOUT = {
     "steps": "Steps learned.",

@@ -2,11 +2,12 @@
 
 from typing import NamedTuple
 
-KINDS = (
-    "read", "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "ignored", "duplicates",
-    "forgotten", "late", "past_window",
+PARTS = (
+    "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "ignored", "duplicates", "forgotten",
 )  # fmt: skip
-"""What becomes of records; the first is all of them."""
+"""What becomes of a record that is read: one of these."""
+KINDS = ("read", *PARTS, "late", "past_window")
+"""What is counted; the last two are among the parts."""
 
 
 class Numbers(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any
 from labelstore.refusals import BelatedError
 from learner.names import ORACLES
 from stream.backtest import Result
+from stream.progress import PARTS
 from stream.settings import spell
 from stream.terminal import number, when
 
@@ -203,10 +204,10 @@ def _events(result: Result) -> str:
     rows = "".join(f"<tr><td>{name.replace('_', ' ')}</td><td>{times:,}</td></tr>" for name, times in events.items())
     unknown = ", ".join(f"{name} ({times:,})" for name, times in result.summary["unknown_fields"].items())
     reasons = "".join(f"<li>{times:,}: {escape(reason)}</li>" for reason, times in result.reasons)
+    parts = " + ".join(PARTS).replace("_", " ")
     return (
-        "<h2>What was read</h2><p class='quiet'>Read = impressions + signals + conversions + adjustments + items + "
-        "dead letters + duplicates + forgotten (erased while they waited). Late ones and those past the window are "
-        "among them.</p>"
+        f"<h2>What was read</h2><p class='quiet'>Read = {parts} (forgotten: erased while they waited). Late ones and those "
+        "past the window are among them.</p>"
         f"<table>{rows}</table>"
         + (f"<p>Fields nobody knows, ignored: {escape(unknown)}</p>" if unknown else "")
         + (f"<p>Dead letters, by reason:</p><ul>{reasons}</ul>" if reasons else "")

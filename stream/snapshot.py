@@ -31,7 +31,7 @@ from learner.graph.embeddings import Embeddings
 from learner.graph.evaluation import hits, served_of
 from learner.graph.features import Features, words
 from learner.graph.methods import GRAPH_METHODS
-from stream.assemble import bucket
+from stream.assemble import bucket, magnitude
 from stream.bundle import Bundle, header, ids_of, of_ids
 
 TOP = 50  # pairs of each product
@@ -105,7 +105,7 @@ def _words(features: Mapping[str, Any]) -> list[int]:
     found: set[int] = set()
     for name, value in features.items():
         if isinstance(value, (int, float)):
-            value = f"{math.copysign(math.log1p(abs(value)), value):.0f}"
+            value = magnitude(value)
         found |= {bucket(name, text, BUCKETS) for text in (value if isinstance(value, list) else (value,))}
     return sorted(found)
 

@@ -13,7 +13,9 @@ from labelstore.store import StoreError, existing, open_engine, told_plainly
 from labelstore.vacuum import tidy
 from stream.workspace import alone, known_folder
 
-OURS = re.compile(r"(graph-)?\d+(-snapshot)?\.(safetensors|partial|made|refused)")  # what `stream.checkpoint` writes
+OURS = re.compile(
+    r"(graph-)?\d+(-snapshot)?\.(safetensors|partial|made|refused)"
+)  # what `checkpoint`, `refresh` and its worker write
 SQLITE = b"SQLite format 3\0"
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from labelstore import ledger
 from labelstore.due import Target
 from labelstore.settled import Outcome, Settled, ids, outcomes, touched, with_scores
-from learner.metrics import Metrics, divergences, log_losses
+from learner.metrics import Metrics, divergences, in_groups, log_losses
 from stream.truth import Truth
 
 HOUR = 3_600_000
@@ -52,11 +52,8 @@ class Judged:
 
     def deciles(self, groups: int = 10) -> list[tuple[int, float, float]]:
         """(rows, mean weight, share of real negatives) of groups of about equal size, by rising weight."""
-        rows = self.weights[0]
-        upto = rows.cumsum()
-        group = np.minimum(((upto - rows / 2) * groups / max(upto[-1], 1)).astype(int), groups - 1)
-        sums = np.stack([np.bincount(group, w, groups) for w in self.weights], 1)
-        return [(int(n), float(w / n), float(y / n)) for n, w, y in sums if n]
+        rows, weights, negatives = self.weights
+        return in_groups(rows, weights, negatives, groups)
 
 
 class Validation:

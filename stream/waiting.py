@@ -13,7 +13,7 @@ Entry = tuple[int, int, str, str, int, int, Event, bytes]
 
 
 class WaitingRoom:
-    """Bounded by whoever fills it: see `Loop`, which pauses partitions that run ahead."""
+    """Bounded by whoever fills it: see `Reading`, which pauses partitions that run ahead."""
 
     def __init__(self) -> None:
         self._heap: list[Entry] = []

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelstore.events import ADAPTER, Event, Impression, Item, identity
+from labelstore.letters import Alike
 from strategies import T0, adjustments, impressions, referring
 from stream.codec import LIMIT, Codec, DeadLetter
 from stream.foreign import Ignored
@@ -72,6 +73,10 @@ def test_a_time_past_the_records_own_is_refused() -> None:
     refused = decode(SHOWN, timestamp=T0 - 86_400_001)
     assert isinstance(refused, DeadLetter)
     assert "more than a day past" in refused.reason
+    later = decode(SHOWN, timestamp=T0 - 86_400_002)
+    assert isinstance(later, DeadLetter)
+    alike = Alike()
+    assert alike(refused.reason) == alike(later.reason)
 
 
 def test_a_record_over_the_limit_is_refused() -> None:

@@ -126,8 +126,8 @@ def test_who_hangs_up_is_no_traceback(health: tuple[Health, int], capfd: pytest.
 def test_metrics_are_what_prometheus_reads(health: tuple[Health, int]) -> None:
     """Every figure of the status is there under its name, parsed by Prometheus' own reader."""
     told, port = health
-    told.publish(STATUS._replace(counts={}))
-    told.publish(STATUS)
+    told.publish(STATUS._replace(counts={"dead_letters": 3}, graph={"version": 2, "age_seconds": 1.0, "refused": 7}))
+    told.publish(STATUS._replace(counts={"dead_letters": 5}, graph={"version": 3, "age_seconds": 60.5, "refused": 9}))
     samples = metrics(port)
     assert samples["belated_records_total", "dead_letters"] == 2
     assert samples["belated_consumer_lag_records", "signals/0"] == 4

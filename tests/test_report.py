@@ -10,6 +10,7 @@ from learner.names import LIVE
 from strategies import DAY, HOUR, T0, lines
 from stream.backtest import Result, backtest
 from stream.charts import stroke
+from stream.mapping import Topic
 from stream.settings import Settings
 from stream.sources import ListSource
 from test_loop import shop
@@ -77,6 +78,18 @@ def test_a_log_that_has_not_settled_is_said_to_be_so(events: list[dict[str, Any]
     text = page(result(events, methods=("pq_signals", "vanilla")), tmp_path)
     assert "No row is settled yet" in text
     assert "Nothing to draw yet" in text
+
+
+def test_what_was_read_is_the_sum_that_the_page_says(tmp_path: Path) -> None:
+    """The parts that the sentence names are rows of the table, and add up to the row of what was read."""
+    foreign = Topic.model_validate({"type_field": "name", "kinds": {"seen": "item"}, "item_id": "i", "at": "t"})
+    settings = Settings(methods=("pq",), window=2 * DAY, wait=5 * HOUR, mapping={"foreign": foreign})
+    log = {("events", 0): [*lines(shop(50, seed=2)), b"{"], ("foreign", 0): [b'{"name": "scroll"}'] * 3}
+    text = page(backtest("log", ListSource(log), settings), tmp_path)
+    said = re.search(r"Read = ([a-z +]+) \(forgotten", text)
+    rows = {name: int(n.replace(",", "")) for name, n in re.findall(r"<td>([a-z ]+)</td><td>([\d,]+)</td>", text)}
+    assert said
+    assert sum(rows[name] for name in said[1].split(" + ")) == rows["read"] > rows["ignored"] == 3
 
 
 def test_the_verdict_is_honest(full: Result) -> None:

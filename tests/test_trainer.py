@@ -112,6 +112,8 @@ def test_inputs_that_are_not_aligned_are_refused() -> None:
     """Rows of the network's input would begin at several alignments, and a score depend on where its row stands."""
     with pytest.raises(ValueError, match="slots \\* width \\+ numbers is 23; make it a multiple of 4"):
         ConversionModel(SMALL._replace(numbers=3), torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="hidden\\[0\\] is 21; make it a multiple of 4"):
+        ConversionModel(SMALL._replace(hidden=(21, 6)), torch.Generator().manual_seed(0))
 
 
 def test_long_and_short_runs_of_rows_score_alike() -> None:

@@ -61,7 +61,7 @@ def convert(
     taobao: Taobao UserBehavior, a .csv or .csv.gz.  criteo: Criteo Conversion Logs, tab-separated.
     rees46: REES46 shop behaviour, a .csv; first views of a session, carts, purchases.
     otto: OTTO sessions, a .jsonl; first clicks of a session, carts, orders.
-    openbandit: Open Bandit Dataset, a .csv with item_context.csv beside it; use --target click.
+    openbandit: Open Bandit Dataset, a .csv with item_context.csv beside it; then `belated backtest --target click`.
     online_retail: UCI Online Retail, a .csv; reorders of a product, and their cancellations.
 
     What each makes of its rows: docs/datasets.md.

@@ -5,9 +5,9 @@
 An impression is an item in one of three positions, id ``row.N`` with N the row of the file. Customers are hashed
 features, not ids, so there is no ``user_id``: nothing can be found by user, and `belated forget` does not apply.
 
-A click is the only outcome there is, so it is the conversion, of kind `click`: use ``--target click``. When it came is
-not recorded: it has the time of its impression, and every label is known at once. A log without delay is the control:
-whatever separates the methods on it is not lateness.
+A click is the only outcome there is, so it is the conversion, of kind `click`: use ``belated backtest --target click``.
+When it came is not recorded: it has the time of its impression, and every label is known at once. A log without delay
+is the control: whatever separates the methods on it is not lateness.
 
 Features: the item and its context, ``position``, the ``user_0`` to ``user_3``, ``affinity`` (of this user to this item)
 and the other affinities that are not 0, hour and weekday in Japan (UTC+9), and ``propensity``: the probability with

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select, true, update
+from sqlalchemy import ColumnElement, Connection, and_, func, select, true, tuple_, update
 
 from labelstore.tables import dead_letters
 
@@ -114,9 +114,11 @@ def mark(connection: Connection, appended: Mapping[Place, int]) -> None:
         connection.execute(update(dead_letters).where(at).values(retried=offset))
 
 
-def unforwarded(connection: Connection, limit: int) -> list[Letter]:
-    """The first letters, in the order of their places, that are not yet in the topic of dead letters."""
+def unforwarded(connection: Connection, limit: int, after: Place | None = None) -> list[Letter]:
+    """The first letters past a place, in the order of their places, that are not yet in the topic of dead letters."""
     query = select(*ORDER, D.timestamp, D.key, D.value, D.reason, D.retried).where(D.forwarded.is_(None))
+    if after is not None:
+        query = query.where(tuple_(*ORDER) > after)
     rows = connection.execute(query.order_by(*ORDER).limit(limit))
     return [Letter(Place(*row[:3]), *row[3:]) for row in rows]
 

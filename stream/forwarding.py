@@ -42,13 +42,16 @@ class ListOutbox:
 
 
 def forward(connection: Connection, outbox: Outbox) -> int:
-    """Send the letters that are not yet forwarded, and mark those that have arrived; how many."""
-    done = 0
-    while found := letters.unforwarded(connection, BLOCK):
+    """Send the letters that are not yet forwarded, and mark those that have arrived; how many.
+
+    One that is refused is tried again after the next commit. If none of a block has arrived, the rest waits as well.
+    """
+    done, after = 0, None
+    while found := letters.unforwarded(connection, BLOCK, after):
         arrived = outbox.send(found)
         letters.mark_forwarded(connection, arrived)
-        done += len(arrived)
-        if len(arrived) < len(found):
+        done, after = done + len(arrived), found[-1].place
+        if not arrived:
             break
     return done
 

@@ -32,10 +32,17 @@ class KafkaOutbox:
             for letter in found:
                 if sent := self._sent(producer, letter):
                     waiting.append((letter.place, sent))
-            producer.flush(timeout=TIMEOUT / 1000)
         except (KafkaError, SourceError) as error:
             log.warning("kafka %s: dead letters are not forwarded for now: %r", self._config.dead_letters, error)
-        return [place for place, sent in waiting if sent.succeeded()]
+        return [place for place, sent in waiting if self._arrived(place, sent)]
+
+    def _arrived(self, place: Place, sent: Any) -> bool:
+        try:
+            sent.get(timeout=TIMEOUT / 1000)
+        except KafkaError as error:
+            log.warning("kafka %s: %s is not forwarded: %r", self._config.dead_letters, place, error)
+            return False
+        return True
 
     def _sent(self, producer: KafkaProducer, letter: Letter) -> Any:
         """The letter under way; one that is too large with its key, without it."""
@@ -60,5 +67,6 @@ class KafkaOutbox:
         if self._producer is None:
             told = broker.options(self._config, broker.tls(self._config))
             limits = {"max_block_ms": TIMEOUT, "request_timeout_ms": TIMEOUT // 2, "delivery_timeout_ms": TIMEOUT}
-            self._producer = KafkaProducer(**told, **limits, bootstrap_timeout_ms=TIMEOUT // 2, linger_ms=5)
+            how = {"linger_ms": 5, "enable_idempotence": False}  # else one refusal ends the producer
+            self._producer = KafkaProducer(**told, **limits, **how, bootstrap_timeout_ms=TIMEOUT // 2)
         return self._producer

@@ -88,8 +88,14 @@ class KafkaSource:
         """Go on from these offsets; without any, from ``config.start``. A partition that is new starts at its beginning.
 
         Raises:
-            SourceError: retention has deleted the next record and the policy is `fail`; an offset is beyond the end.
+            SourceError: retention has deleted the next record and the policy is `fail`; an offset is beyond the end; a topic
+                that has been read is not named any more.
         """
+        if lost := sorted({p.topic for p in offsets} - {p.topic for p in self._partitions}):
+            raise SourceError(
+                f"kafka: the store has been reading {', '.join(lost)}, which [kafka] does not name; name it again, or start "
+                "with a new store.url"
+            )
         first, ends = broker.span(self._consumer, self.config, self._partitions)
         begin = first if offsets else self._start(first, ends)
         for p in self._partitions:

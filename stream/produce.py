@@ -198,6 +198,9 @@ class _UnderWay:
         with suppress(KafkaError):  # each record knows what became of it
             self._producer.flush(timeout=FLUSH)
         sent, self._sent = self._sent, []
+        for route, future in sent:  # of a batch that is refused, those with an error of their own are to blame
+            if future.failed() and type(future.exception) is not KafkaError:
+                self._refused(route, future.exception)
         for route, future in sent:
             if not future.succeeded():
                 self._refused(route, future.exception or TimeoutError("no answer"))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,20 @@ def test_the_configuration_of_the_demo_network_loads(monkeypatch: pytest.MonkeyP
         assert str(topic) in made
 
 
+def test_each_alert_fires_where_it_should() -> None:
+    """Prometheus' own test of rules: of two learners the one in trouble is told, the other not."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("needs promtool, which comes with Prometheus: apt-get install prometheus")
+    done = subprocess.run(
+        [promtool, "test", "rules", FILE.parent / "deploy" / "alerts.test.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_dashboard_and_alerts_ask_for_metrics_that_there_are() -> None:
     """Every metric in Grafana's dashboard and in the alerts is one that /metrics serves; an alert says what it means."""
     pytest.importorskip("prometheus_client", reason="needs the extra `daemon`: pip install 'belated[daemon]'")
@@ -109,5 +124,7 @@ def test_dashboard_and_alerts_ask_for_metrics_that_there_are() -> None:
     assert asked
     alerts = yaml.safe_load((FILE.parent / "deploy" / "alerts.yml").read_text())["groups"][0]["rules"]
     assert all(alert["annotations"]["summary"] for alert in alerts)
+    tried = yaml.safe_load((FILE.parent / "deploy" / "alerts.test.yml").read_text())["tests"][0]["alert_rule_test"]
+    assert [alert["alert"] for alert in alerts] == [one["alertname"] for one in tried]
     asked |= {name for alert in alerts for name in re.findall(r"belated_\w+", alert["expr"])}
     assert asked <= served | {"belated_settled_auc"}

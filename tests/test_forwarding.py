@@ -1,5 +1,6 @@
 """Dead letters forwarded: after the commit, at least once, and whatever happens to the topic stops nothing."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,22 @@ def test_a_topic_that_cannot_be_written_to(tmp_path: Path) -> None:
     outbox.broken = False
     assert run(url, outbox, log)[1] == BLOCK + 3
     assert len(outbox.sent) == BLOCK + 3
+
+
+def test_letters_that_are_refused_hold_up_no_others(tmp_path: Path) -> None:
+    """A topic that takes no large letters gets all others, and the large ones as soon as it takes them."""
+
+    class Small(ListOutbox):
+        most = 1
+
+        def send(self, found: Sequence[Letter]) -> list[Place]:
+            return super().send([letter for letter in found if len(letter.value) <= self.most])
+
+    outbox, url = Small(), f"sqlite:///{tmp_path}/store.db"
+    log = {("events", 0): [b"{" * 9] * (BLOCK - 1) + [b"{"] * 3}
+    assert run(url, outbox, log)[1] == 3
+    outbox.most = 9
+    assert run(url, outbox, log)[1] == BLOCK + 2
 
 
 def test_what_was_cut_says_so() -> None:

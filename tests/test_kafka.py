@@ -251,6 +251,33 @@ def test_a_letter_that_is_too_large_holds_up_no_other(kafka: str) -> None:
     assert sorted(one[1] for one in letters_of(kafka, config.dead_letters, 3)) == [b"1", b"2", b"{"]
 
 
+def test_a_letter_that_the_broker_refuses_holds_up_no_other(kafka: str) -> None:
+    """The topic takes less than the client: those beside it in its batch arrive, and so do those of the next commit."""
+    config = configured(kafka, dead_letters=f"small-{time.time_ns()}")
+    assert config.dead_letters
+    admin = KafkaAdminClient(bootstrap_servers=kafka)
+    admin.create_topics([NewTopic(config.dead_letters, 1, 1, topic_configs={"max.message.bytes": "3000"})])
+    admin.close()
+    values = [b"1", b"x" * 9000, b"2", b"3"]
+    letters = [Letter(Place("events", 0, n), None, None, value, "not JSON", None) for n, value in enumerate(values)]
+    outbox = KafkaOutbox(config)
+    assert outbox.send(letters[:3]) == [letters[0].place, letters[2].place]
+    assert outbox.send([letters[1], letters[3]]) == [letters[3].place]
+    outbox.close()
+    assert sorted(one[1] for one in letters_of(kafka, config.dead_letters, 3)) == [b"1", b"2", b"3"]
+
+
+def test_a_topic_that_is_not_named_any_more_is_refused(kafka: str) -> None:
+    """Going on without it would forget where it stood, and read it from its beginning once it is named again."""
+    config = configured(kafka)
+    other = config.model_copy(update={"items": configured(kafka).items})
+    with (
+        reading(other) as source,
+        pytest.raises(SourceError, match=rf"has been reading {config.items}, which .* name it"),
+    ):
+        source.seek({Partition(config.items, 0): 0, Partition(config.impressions, 0): 0})
+
+
 def test_offsets_are_told_to_the_group(kafka: str) -> None:
     """A courtesy: tools see the group `belated`."""
     config = configured(kafka)

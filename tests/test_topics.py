@@ -173,6 +173,15 @@ def _until_some(topics: Kafka) -> None:
     consumer.close()
 
 
+def test_the_record_that_is_refused_is_told(topics: Kafka, tmp_path: Path) -> None:
+    """Not one that was in its batch: the broker takes no record of 2096, and refuses the others beside it."""
+    later = impression(5) | {"at": 4_000_000_000_000}
+    log = write(tmp_path / "log", {"events/0": lines([impression(n) for n in range(5)] + [later, impression(6)])})
+    done = belated(tmp_path, "produce", log, "--create", "--partitions", "1")
+    assert isinstance(done.exception, SourceError)
+    assert "record events/0@5 was not taken" in str(done.exception)
+
+
 def test_ctrl_c_ends_cleanly(topics: Kafka, tmp_path: Path) -> None:
     """At the pace of event time a log takes long; Ctrl-C says how far it came, and that is what Kafka has."""
     log = write(tmp_path / "log", {"events/0": lines([impression(n) for n in range(1000)])})

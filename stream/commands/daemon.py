@@ -67,5 +67,6 @@ def _log_as_json(level: str) -> None:
             ],
         )
     )
+    if level != "debug":  # of a broker that is away the client says much, and the daemon what there is to know
+        handler.addFilter(lambda record: record.levelno >= logging.CRITICAL or not record.name.startswith("kafka."))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)  # it warns of its own pauses

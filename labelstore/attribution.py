@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from sqlalchemy import (
     BindParameter,
+    Case,
     Connection,
     Select,
     Table,
@@ -31,11 +32,29 @@ FIRST: BindParameter[int] = bindparam("first")
 WINDOW: BindParameter[int] = bindparam("window")
 
 
+def _later(then: Select[int]) -> Case[int]:
+    """The later of a moment and the one at which the conversion was known."""
+    at = then.scalar_subquery()
+    return case((at > conversions.c.known_at, at), else_=conversions.c.known_at)
+
+
+_CREDITED_AT = (
+    update(conversions)
+    .where(conversions.c.seq >= FIRST, conversions.c.impression.is_not(None))
+    .values(credited_at=_later(select(I.known_at).where(I.seq == conversions.c.impression)))
+)
+_taken = select(func.min(adjustments.c.known_at)).where(
+    adjustments.c.conversion_id == conversions.c.id, adjustments.c.action == "retract"
+)
+_RETRACTED_AT = update(conversions).where(conversions.c.retracted_at.is_(None)).values(retracted_at=_later(_taken))
+
+
 class Statements(NamedTuple):
     """Queries over one table of events.
 
     Parameters: ``window`` (ms), ``first`` (lowest seq that has just passed), and ``of`` (a kind of conversion); of
-    ``credit_one``: ``event`` and the impression it goes ``to``, by seq.
+    ``credit_one``: ``event`` and the impression it goes ``to``, by seq. The two that wait are outer joins, with one row for
+    no event, since SQLite must begin with the new impressions: it would begin with all events that belong to none.
     """
 
     credit_named: Update
@@ -59,8 +78,10 @@ def statements(events: Table) -> Statements:
     new_touch = and_(E.seq >= FIRST, kind, E.impression_id.is_(None))
     before = select(I.seq).where(touch, inside, I.seq < E.seq).order_by(I.at.desc(), I.seq.desc()).limit(1)
     after = select(I.seq).where(touch, inside, I.seq > E.seq).order_by(I.seq).limit(1)
-    waits = and_(E.impression.is_(None), E.seq < FIRST, kind, I.seq >= FIRST, inside)
-    waiting = select(E.seq, func.min(I.seq)).group_by(E.seq)
+    waits = and_(E.impression.is_(None), E.seq < FIRST, kind, inside)
+    waiting = select(E.seq, func.min(I.seq)).where(I.seq >= FIRST).group_by(E.seq)
+    to: BindParameter[int] = bindparam("to")
+    credited = {"credited_at": _later(select(I.known_at).where(I.seq == to))} if events is conversions else {}
     nobody = or_(E.impression.is_(None), E.impression > E.seq)  # that had passed took it
     missed = and_(nobody, I.seq < E.seq, I.at < E.at - WINDOW)
     close = case((I.known_at > I.at + WINDOW, I.known_at), else_=I.at + WINDOW)
@@ -70,9 +91,9 @@ def statements(events: Table) -> Statements:
         update(events)
         .where(new_touch)
         .values(impression=func.coalesce(before.scalar_subquery(), after.scalar_subquery())),
-        update(events).where(E.seq == bindparam("event")).values(impression=bindparam("to")),
-        waiting.where(waits, named),
-        waiting.where(waits, touch, E.impression_id.is_(None)),
+        update(events).where(E.seq == bindparam("event")).values(impression=to, **credited),
+        waiting.join_from(impressions, events, and_(waits, named), isouter=True),
+        waiting.join_from(impressions, events, and_(waits, touch, E.impression_id.is_(None)), isouter=True),
         count.where(new_named, missed, named),
         count.where(new_touch, missed, touch),
         count.where(E.seq >= FIRST, kind, I.seq == E.impression, I.seq < E.seq, E.known_at > close),
@@ -100,38 +121,23 @@ def attribute(
         past = sum(connection.execute(s, given).scalar_one() for s in (sql.past_named, sql.past_touch, sql.past_close))
     if shown:
         for query in (sql.waiting_named, sql.waiting_touch):
-            found = [{"event": event, "to": impression} for event, impression in connection.execute(query, given)]
+            rows = connection.execute(query, given)
+            found = [{"event": event, "to": impression} for event, impression in rows if event is not None]
             if found:
                 connection.execute(sql.credit_one, found)
     return past
 
 
-_shown = select(I.known_at).where(I.seq == conversions.c.impression).scalar_subquery()
-_CREDITED_AT = (
-    update(conversions)
-    .where(conversions.c.credited_at.is_(None), conversions.c.impression.is_not(None))
-    .values(credited_at=case((_shown > conversions.c.known_at, _shown), else_=conversions.c.known_at))
-)
-_taken = (
-    select(func.min(adjustments.c.known_at))
-    .where(adjustments.c.conversion_id == conversions.c.id, adjustments.c.action == "retract")
-    .scalar_subquery()
-)
-_RETRACTED_AT = (
-    update(conversions)
-    .where(conversions.c.retracted_at.is_(None))
-    .values(retracted_at=case((_taken > conversions.c.known_at, _taken), else_=conversions.c.known_at))
-)
-_RETRACTED = select(adjustments.c.conversion_id).where(adjustments.c.action == "retract")
-
-
-def credit(connection: Connection) -> None:
-    """Set when newly credited conversions may be known to belong to their impression."""
-    connection.execute(_CREDITED_AT)
+def credit(connection: Connection, first: int) -> None:
+    """Set when conversions that have just passed, and were credited, may be known to belong to their impression."""
+    connection.execute(_CREDITED_AT, {"first": first})
 
 
 def retract(connection: Connection, first: int) -> None:
     """Set when conversions were taken back: at the later of conversion and first retraction, whichever passed last."""
     C, A = conversions.c, adjustments.c
-    connection.execute(_RETRACTED_AT.where(C.id.in_(_RETRACTED.where(A.seq >= first))))
-    connection.execute(_RETRACTED_AT.where(C.seq >= first, C.id.in_(_RETRACTED)))
+    back = A.action == "retract"
+    of_new = C.id.in_(select(A.conversion_id).where(back, A.seq >= first))
+    of_any = select(A.seq).where(back, A.conversion_id == C.id).correlate(conversions).exists()
+    connection.execute(_RETRACTED_AT.where(of_new))
+    connection.execute(_RETRACTED_AT.where(C.seq >= first, of_any))

@@ -24,6 +24,8 @@ from labelstore.tables import (
 )
 from labelstore.traces import Traces
 
+FEW = 100  # records in memory at once
+
 
 class Erased(NamedTuple):
     """``counts``: rows by table, only where there were any. ``impressions``: seqs of the impressions that are gone."""
@@ -42,7 +44,7 @@ def trace(connection: Connection, traces: Traces) -> None:
     known = -1
     while known < len(traces):
         known = len(traces)
-        for value in connection.execute(select(waiting.c.value)).scalars():
+        for value in connection.execute(select(waiting.c.value).execution_options(yield_per=FEW)).scalars():
             traces.owns(value)
     mine = _referring(connection, conversions, traces, shown)
     for keys in chunks(mine):
@@ -66,9 +68,10 @@ def erase(connection: Connection, traces: Traces, places: Set[Place] = frozenset
     counts = {table.name: _delete(connection, table, table.c.impression, shown) for table in (predictions, looks)}
     counts |= {table.name: _delete(connection, table, table.c.seq, keys) for table, keys in found.items()}
     W, D = waiting.c, dead_letters.c
-    rows = connection.execute(select(W.topic, W.partition, W.offset, W.value))
+    rows = connection.execute(select(W.topic, W.partition, W.offset, W.value).execution_options(yield_per=FEW))
     counts[waiting.name] = _delete_at(connection, waiting, {Place(*r[:3]) for r in rows if traces.owns(r[3])})
-    dead = connection.execute(select(D.topic, D.partition, D.offset, D.value, D.key))
+    letters = select(D.topic, D.partition, D.offset, D.value, D.key)
+    dead = connection.execute(letters.execution_options(yield_per=FEW))
     mine = {Place(*r[:3]) for r in dead if Place(*r[:3]) in places or traces.mentions(*r[3:])}
     counts[dead_letters.name] = _delete_at(connection, dead_letters, mine)
     return Erased({name: rows for name, rows in sorted(counts.items()) if rows}, frozenset(shown))

@@ -1,5 +1,6 @@
 """Which revision of the tables a store has: a new one gets the newest, an older one is refused until it is upgraded."""
 
+import re
 from typing import Any
 
 from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, insert, inspect, select
@@ -7,31 +8,39 @@ from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, inse
 from labelstore import postgres
 from labelstore.address import shown
 from labelstore.refusals import StoreError
-from labelstore.tables import checkpoints, erasures, metadata
+from labelstore.tables import erasures, metadata
 
-HEAD = "0005"  # the last file of migrations/versions
+HEAD = "0006"  # the last file of migrations/versions
+CORE = {"impressions", "signals", "conversions", "looks", "checkpoints"}  # tables that each of them has
 UNMARKED = ("0001", "0002")  # stores of before revisions: without and with the table of erasures
 BESIDE = MetaData()  # the mark is no part of what a log says
 version = Table("alembic_version", BESIDE, Column("version_num", String(32), primary_key=True))
 
 
 def create(engine: Engine) -> None:
-    """Make the tables of the newest revision, and say which it is; what is there already stays."""
+    """Make the tables of the newest revision, and say which it is; what is there already stays.
+
+    A file of SQLite's gets a write-ahead log, so that readers never block the writer.
+    """
     with engine.begin() as connection:
-        if not inspect(connection).has_table(version.name):
-            metadata.create_all(connection)
-            BESIDE.create_all(connection)
-            connection.execute(insert(version), [{"version_num": HEAD}])
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        if inspect(connection).has_table(version.name):
+            return
+    with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # else each table would be made for good by itself
+        metadata.create_all(connection)
+        BESIDE.create_all(connection)
+        connection.execute(insert(version), [{"version_num": HEAD}])
 
 
 def revision(connection: Connection) -> str | None:
     """The revision of a store; None where there is none yet."""
-    found = inspect(connection)
-    if found.has_table(version.name):
+    there = set(inspect(connection).get_table_names())
+    if version.name in there:
         return connection.execute(select(version.c.version_num)).scalar()
-    if not found.has_table(checkpoints.name):
-        return None
-    return UNMARKED[found.has_table(erasures.name)]
+    return UNMARKED[erasures.name in there] if there >= CORE else None
 
 
 def check(connection: Connection, url: str, create: bool) -> None:
@@ -58,12 +67,20 @@ def recognised(connection: Connection, url: str) -> str | None:
     """The revision of a store; None where there is none yet.
 
     Raises:
-        StoreError: a revision that is not known here.
+        StoreError: a revision that is not known here, or tables of somebody else's.
     """
     found = revision(connection)
-    if found not in (None, *known()):
+    if found in known():
+        return found
+    if found and re.fullmatch(r"\d{4}", found):
         raise StoreError(f"store {shown(url)}: has revision {found}, which a newer belated wrote; install that one")
-    return found
+    taken = sorted(set(inspect(connection).get_table_names()) & {version.name, *metadata.tables})
+    if taken:
+        raise StoreError(
+            f"store {shown(url)}: there is a table {taken[0]} that belated did not make; give the store a file, database "
+            "or schema of its own, as docs/stores.md shows"
+        )
+    return None
 
 
 def is_newest(connection: Connection, found: str | None) -> bool:
@@ -75,7 +92,7 @@ def known() -> list[str]:
     """All revisions, the oldest first.
 
     >>> known()
-    ['0001', '0002', '0003', '0004', '0005']
+    ['0001', '0002', '0003', '0004', '0005', '0006']
     """
     return [f"{n:04}" for n in range(1, int(HEAD) + 1)]
 

@@ -143,7 +143,7 @@ def _attribute(connection: Connection, rows: Rows, first: int, windows: Mapping[
     if shown or rows[Conversion]:
         for kind, window in windows.items():
             past += attribute(connection, conversions, kind, window, first, bool(rows[Conversion]), shown)
-        credit(connection)
+        credit(connection, first)
     if rows[Conversion] or rows[Adjustment]:
         retract(connection, first)
     return past

@@ -25,6 +25,12 @@ _SIZE = text(
 )
 
 
+_OTHERS = text(
+    "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = current_schema() "
+    "AND c.relkind = 'r' AND c.relname = ANY(:names) AND NOT pg_has_role(c.relowner, 'USAGE') ORDER BY c.relname"
+)
+
+
 def settle(connection: Any, _: object) -> None:
     """Settings of a new session, given to the driver's own connection."""
     connection.autocommit = True
@@ -47,6 +53,20 @@ def check(connection: Connection, url: str) -> None:
         raise StoreError(f"store {shown(url)}: its encoding is {encoding}; create the database with ENCODING 'UTF8'")
     if connection.exec_driver_sql("SELECT current_schema()").scalar_one() is None:
         raise StoreError(f"store {shown(url)}: the schema of its search_path does not exist; create it")
+
+
+def must_own(connection: Connection, url: str) -> None:
+    """Refuse a role that may delete rows and not write their tables anew: the server only warns, and leaves the old bytes.
+
+    Raises:
+        StoreError: it names the first table that is another's, and the remedy.
+    """
+    others = connection.execute(_OTHERS, {"names": [table.name for table in metadata.sorted_tables]}).scalars().all()
+    if others:
+        raise StoreError(
+            f"store {shown(url)}: the table {others[0]} belongs to another role, which alone can write it anew, so what was "
+            "deleted would stay in its file; give the owner of the tables as the user in --store"
+        )
 
 
 def copy(connection: Connection, table: Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:

@@ -26,6 +26,7 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     (r"Connection refused|could not translate host name|failed to resolve host|timeout expired|No route to host",
      "start the server, or mend host and port in --store"),
     (r"too many clients|remaining connection slots", "close other clients, or raise max_connections on the server"),
+    (r"readonly|read-only", "let this user write to the file and its folder, or to the database"),
     (r"permission denied", "grant it: the role must own the database, see docs/stores.md"),
     (r"is being accessed|lock timeout|locked", "another process is using it; wait until it is done, then run this again"),
     (r"starting up|shutting down|terminating connection|closed the connection|connection is lost|connection is closed"

@@ -32,7 +32,7 @@ def digest(connection: Connection) -> str:
             continue
         columns = [column for column in table.columns if column.name not in BESIDE]
         told.update(name.encode())
-        rows = connection.execute(select(*columns).order_by(*table.primary_key)).yield_per(CHUNK)
-        for row in rows:
+        query = select(*columns).order_by(*table.primary_key).execution_options(yield_per=CHUNK)
+        for row in connection.execute(query):
             told.update(repr(tuple(row)).encode())
     return told.hexdigest()

@@ -45,9 +45,13 @@ class LabelStore:
         self.windows = dict(windows)
         self.keep = at_least(keep, max(self.windows.values()))
         self.engine = open_engine(url)
-        with told_plainly(url):
-            layout.create(self.engine)
-            self.connection: Connection = self.engine.connect()
+        try:
+            with told_plainly(url):
+                layout.create(self.engine)
+                self.connection: Connection = self.engine.connect()
+        except BaseException:
+            self.engine.dispose()
+            raise
         self.seq = 0  # of the last record that passed; whoever goes on from a commit sets it
         self._analyzed = FEW if on_a_server(url) else None
 

@@ -91,8 +91,6 @@ for _name in ("session", "user"):
     _by = signals.c[f"{_name}_id"]
     Index(f"clicks_{_name}", _by, signals.c.at, sqlite_where=_clicked, postgresql_where=_clicked)
 Index("conversions_credited", conversions.c.credited_at)
-_new = conversions.c.credited_at.is_(None) & conversions.c.impression.is_not(None)
-Index("conversions_uncredited", conversions.c.seq, sqlite_where=_new, postgresql_where=_new)
 
 adjustments = Table(
     "adjustments",
@@ -186,6 +184,8 @@ dead_letters = Table(
     Column("retried", BigInteger),  # offset of the record that was appended for it: forwarding, no fact of the log
     Column("forwarded", SmallInteger),  # 1: it is in the topic of dead letters; likewise
 )
+_unsent = dead_letters.c.forwarded.is_(None)
+Index("dead_letters_unforwarded", *dead_letters.primary_key, sqlite_where=_unsent, postgresql_where=_unsent)
 
 journal = Table(
     "journal",

@@ -2,6 +2,7 @@
 
 from sqlalchemy import Connection, Engine
 
+from labelstore import postgres
 from labelstore.address import shown
 from labelstore.refusals import StoreError
 from labelstore.tables import metadata
@@ -13,6 +14,16 @@ def overwrite_deleted(connection: Connection) -> None:
     """From now on, what this connection deletes is overwritten with zeros, where the database knows how."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA secure_delete=ON")
+
+
+def may_vacuum(connection: Connection, url: str) -> None:
+    """Refuse, before anything is deleted, a store that this user cannot write anew.
+
+    Raises:
+        StoreError: with the remedy.
+    """
+    if connection.dialect.name == "postgresql":
+        postgres.must_own(connection, url)
 
 
 def vacuum(engine: Engine, url: str) -> None:

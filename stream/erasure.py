@@ -21,7 +21,7 @@ from labelstore.address import shown
 from labelstore.erasure import Erased
 from labelstore.store import StoreError, existing
 from labelstore.traces import Traces
-from labelstore.vacuum import overwrite_deleted, vacuum
+from labelstore.vacuum import may_vacuum, overwrite_deleted, vacuum
 from stream.blanking import Blanked, blank
 from stream.checkpoint import Checkpoints
 from stream.files import FileSource
@@ -67,6 +67,7 @@ def forget(
         )
     settings = Settings(**newest.settings)
     with opened(url, settings, checkpoints) as (facts, saved):
+        may_vacuum(facts.connection, url)
         state = saved.load()
         assert state is not None
         traces = Traces(user)

@@ -10,7 +10,7 @@ from labelstore import ledger
 from labelstore.address import sqlite_file
 from labelstore.postgres import size
 from labelstore.store import StoreError, existing, open_engine, told_plainly
-from labelstore.vacuum import tidy
+from labelstore.vacuum import may_vacuum, tidy
 from stream.workspace import alone, known_folder
 
 OURS = re.compile(
@@ -50,7 +50,7 @@ def compact(url: str, checkpoints: Path | None = None) -> Compacted:
     """Make room of what was deleted, and remove checkpoint files that no row names, where their folder is known.
 
     Raises:
-        StoreError: there is no such store, or another process is using it.
+        StoreError: there is no such store, another process is using it, or its tables are another role's.
     """
     with existing(url):
         before = sizes(url, checkpoints)  # as they are while it is open: closing it would empty the write-ahead log
@@ -58,6 +58,8 @@ def compact(url: str, checkpoints: Path | None = None) -> Compacted:
     with alone(url, folder), told_plainly(url):
         engine = open_engine(url, create=False)
         try:
+            with engine.connect() as connection:
+                may_vacuum(connection, url)
             tidy(engine, url)
             with engine.connect() as connection:
                 removed = sweep(connection, url, folder) if folder else []

@@ -19,7 +19,11 @@ from labelstore.store import LabelStore, StoreError, told_plainly
 from stream.checkpoint import Checkpoints
 from stream.settings import Settings
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REMEDIES = (
+    {code: "free some room" for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
+    | {code: "let this user read and write it" for code in (errno.EACCES, errno.EPERM)}
+    | {errno.EROFS: "name a place that can be written"}
+)
 
 
 @contextmanager
@@ -35,7 +39,7 @@ def opened(
     with TemporaryDirectory(prefix="belated-") as temporary:
         url = url or f"sqlite:///{temporary}/store.db"
         folder = checkpoint_folder(url, checkpoints)
-        with alone(url, folder), _room(folder), told_plainly(url):
+        with alone(url, folder), told_plainly(url):
             facts = LabelStore(url, {settings.target: settings.window}, settings.kept)
             try:
                 yield facts, Checkpoints(facts, folder, settings)
@@ -77,15 +81,16 @@ def alone(url: str, folder: Path | None) -> Iterator[None]:
     """Be the only one who writes to a store, whoever else names its folder or its database; the locks go with the process.
 
     Raises:
-        StoreError: another process has it, or the folder is that of another store.
+        StoreError: another process has it, the folder is that of another store, or a file cannot be written.
     """
-    if file := sqlite_file(url):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        lock.alone(url) if on_a_server(url) else nullcontext(),
-        _folder_lock(url, folder) if folder else nullcontext(),
-    ):
-        yield
+    with _writing(folder):
+        if file := sqlite_file(url):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            lock.alone(url) if on_a_server(url) else nullcontext(),
+            _folder_lock(url, folder) if folder else nullcontext(),
+        ):
+            yield
 
 
 @contextmanager
@@ -113,13 +118,14 @@ def _folder_lock(url: str, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _room(folder: Path) -> Iterator[None]:
+def _writing(folder: Path | None) -> Iterator[None]:
+    """What the file system refuses is told as a `StoreError` with the remedy."""
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in REMEDIES:
             raise
         raise StoreError(
-            f"{error.filename or folder}: no room to write ({error.strerror}); free some and run the same command again: "
+            f"{error.filename or folder}: {error.strerror}; {REMEDIES[error.errno]}, and run the same command again: "
             "it goes on from the last checkpoint"
         ) from None

@@ -247,7 +247,9 @@ def test_no_room_for_the_file(kept: Kept) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, hard))
     try:
-        with pytest.raises(StoreError, match=r"checkpoints: no room to write .*goes on from the last checkpoint"):
+        with pytest.raises(
+            StoreError, match=r"checkpoints: File too large; free some room.*goes on from the last checkpoint"
+        ):
             run(kept)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -25,7 +25,14 @@ SETTINGS = Settings(methods=("settled",), window=2 * DAY, wait=5 * HOUR)
 SHOWN: list[dict[str, Any]] = [{"type": "impression", "impression_id": f"i{n}", "at": T0 + n} for n in range(20)]
 LOOKS = "impression BIGINT, learner SMALLINT, look SMALLINT, at BIGINT NOT NULL, label SMALLINT NOT NULL"
 BACK: dict[str, tuple[str, ...]] = {
+    "0005": (
+        "CREATE INDEX conversions_uncredited ON conversions (seq) WHERE credited_at IS NULL AND impression IS NOT NULL",
+        "DROP INDEX dead_letters_unforwarded",
+    ),
+}
+BACK |= {
     "0004": (
+        *BACK["0005"],
         "DROP TABLE item_pairs",
         "DROP TABLE swaps",
         "ALTER TABLE impressions DROP COLUMN graph",
@@ -116,7 +123,7 @@ def test_migrated_equals_created(store_url: str) -> None:
     engine.dispose()
 
 
-@pytest.mark.parametrize("before", ["0001", "0002", "0003", "0004"])
+@pytest.mark.parametrize("before", ["0001", "0002", "0003", "0004", "0005"])
 @pytest.mark.parametrize("marked", [True, False])
 def test_an_older_store_is_refused_and_upgraded(store_url: str, tmp_path: Path, before: str, marked: bool) -> None:
     """A store of an older revision, or of before revisions, is refused with the remedy; upgraded, it goes on."""
@@ -158,6 +165,45 @@ def test_a_newer_store_is_refused(store_url: str) -> None:
         LabelStore(store_url, {"purchase": DAY}, DAY)
     with pytest.raises(StoreError, match="revision 0099"):
         upgrade(store_url)
+
+
+def test_tables_of_others_are_left_alone(store_url: str, tmp_path: Path) -> None:
+    """A database that has a table of one of our names, or somebody else's mark, is refused, and nothing is made in it."""
+    engine = engine_of(store_url)
+    for name, columns in (("items", "id TEXT"), ("checkpoints", "n INTEGER"), ("alembic_version", "version_num TEXT")):
+        with engine.begin() as connection:
+            connection.execute(text(f"CREATE TABLE {name} ({columns})"))
+            if name == "alembic_version":
+                connection.execute(text("INSERT INTO alembic_version VALUES ('a1b2c3')"))
+        uses = (
+            lambda: replay(store_url, tmp_path),
+            lambda: existing(store_url).__enter__(),
+            lambda: upgrade(store_url),
+        )
+        for use in uses:
+            with pytest.raises(StoreError, match=rf"a table {name} that belated did not make; give the store a file"):
+                use()
+        with engine.begin() as connection:
+            assert inspect(connection).get_table_names() == [name]
+            connection.execute(text(f"DROP TABLE {name}"))
+    engine.dispose()
+
+
+def test_a_store_is_made_whole_or_not_at_all(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while its tables are made, it has none, and the next run makes them."""
+
+    def killed(*of: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layout, "insert", killed)  # the last step, which says which revision it is
+        with pytest.raises(KeyboardInterrupt):
+            LabelStore(store_url, {"purchase": DAY}, DAY)
+    engine = engine_of(store_url)
+    with engine.connect() as connection:
+        assert inspect(connection).get_table_names() == []
+    engine.dispose()
+    LabelStore(store_url, {"purchase": DAY}, DAY).close()
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,9 +23,11 @@ from strategies import DAY, HOUR, T0, lines
 from stream.backtest import backtest
 from stream.codec import Codec
 from stream.config import variable
+from stream.erasure import forget
 from stream.files import FileSource
 from stream.settings import Settings
 from stream.sources import ListSource, Record
+from stream.upkeep import compact
 from stream.workspace import opened
 from test_erasure import BROKEN, EVENTS, USER, his, write
 from test_letters import said
@@ -158,6 +160,30 @@ def test_a_server_that_cannot_be_used_says_why(postgres: str, tmp_path: Path, pa
     with pytest.raises(StoreError, match=f"(?s){says}"):
         backtest("log", ListSource({}), SETTINGS, url, checkpoints=tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+def test_who_cannot_write_tables_anew_cannot_erase(schema: str, tmp_path: Path) -> None:
+    """A role with rights on rows alone is refused before anything is deleted: its bytes would stay in the files."""
+    backtest("log", ListSource({("events", 0): lines(EVENTS)}), SETTINGS, schema, checkpoints=tmp_path)
+    role, name = f"writer_{os.getpid()}", str(make_url(schema).query["options"]).split("=")[1]
+    server = create_engine(read(schema))
+    with server.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {role} LOGIN PASSWORD '{role}'"))
+        connection.execute(text(f"GRANT USAGE ON SCHEMA {name} TO {role}"))
+        connection.execute(text(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {name} TO {role}"))
+    try:
+        url = make_url(schema).set(username=role, password=role).render_as_string(hide_password=False)
+        for use in (lambda: forget(USER, url, checkpoints=tmp_path), lambda: compact(url, tmp_path)):
+            with pytest.raises(StoreError, match=r"the table .* belongs to another role.*give the owner"):
+                use()
+        with existing(schema) as reader:
+            theirs = select(func.count()).select_from(impressions).where(impressions.c.user_id == USER)
+            assert reader.execute(theirs).scalar_one() > 0
+    finally:
+        with server.begin() as connection:
+            connection.execute(text(f"DROP OWNED BY {role}"))
+            connection.execute(text(f"DROP ROLE {role}"))
+        server.dispose()
 
 
 def test_the_password_from_the_environment(schema: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,13 @@
 """Where a store stands, what it holds, and how it is made small."""
 
 import json
+import os
 import shutil
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -198,6 +202,37 @@ def test_two_databases_of_one_name(folder: Path) -> None:
     ):
         compact(url(folder))
     assert (checkpoint_folder(url(folder)) / "9.safetensors").exists()
+
+
+@contextmanager
+def nobody(folder: Path) -> Iterator[None]:
+    """As a user who may read a folder and write nothing into it."""
+    us = os.geteuid()
+    folder.chmod(0o755 if us == 0 else 0o555)
+    if us == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(us)
+        folder.chmod(0o755)
+
+
+def test_a_folder_that_cannot_be_written(replayed: Path) -> None:
+    """A store in it is read, as a backup is; who would write is told what to do; nothing comes beside it."""
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        shutil.copytree(replayed, folder, dirs_exist_ok=True)
+        before = sorted(folder.iterdir())
+        with nobody(folder):
+            with existing(url(folder)) as connection:
+                assert connection.execute(select(func.count()).select_from(impressions)).scalar_one() > 0
+            for name in ("s", "none"):
+                with pytest.raises(StoreError, match=r"Permission denied; let this user read and write it"):
+                    run(f"sqlite:///{folder}/{name}.db")
+            with pytest.raises(StoreError, match=r"Permission denied; let this user read and write it"):
+                compact(url(folder))
+        assert sorted(folder.iterdir()) == before
 
 
 def test_only_one_writes(folder: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO
 
 from sqlalchemy.exc import ArgumentError
 
@@ -85,25 +86,33 @@ def alone(url: str, folder: Path | None) -> Iterator[None]:
     """
     with _writing(folder):
         if file := sqlite_file(url):
+            file = file.resolve()
             file.parent.mkdir(parents=True, exist_ok=True)
         with (
             lock.alone(url) if on_a_server(url) else nullcontext(),
+            _locked(url, file.with_name(file.name + ".lock")) if file else nullcontext(),
             _folder_lock(url, folder) if folder else nullcontext(),
         ):
             yield
 
 
 @contextmanager
-def _folder_lock(url: str, folder: Path) -> Iterator[None]:
-    """A lock on a file of the folder; the file says whose it is."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
+def _locked(url: str, place: Path) -> Iterator[IO[str]]:
+    with place.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise StoreError(
                 f"store {shown(url)}: another process is writing to it; wait until it is done, or give another --store"
             ) from None
+        yield file
+
+
+@contextmanager
+def _folder_lock(url: str, folder: Path) -> Iterator[None]:
+    """A lock on a file of the folder; the file says whose it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(url, folder / "lock") as file:
         file.seek(0)
         owner, ours = file.read().strip(), named(url)
         if owner and ours and owner != ours:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, make_url, select
 
 from labelstore import engines, ledger
 from labelstore.store import StoreError, existing
@@ -277,6 +277,17 @@ def test_one_writer_at_a_time(kept: Kept) -> None:
     with alone(*kept), pytest.raises(StoreError, match="another process is writing to it"):
         run(kept)
     run(kept)
+
+
+def test_one_writer_under_another_name(sqlite: Kept, tmp_path: Path) -> None:
+    """Whatever folder it gives for the checkpoints, and through whatever link it names the file."""
+    file = make_url(sqlite[0]).database
+    assert file
+    (tmp_path / "other.db").symlink_to(file)
+    with alone(*sqlite):
+        for url in (sqlite[0], f"sqlite:///{tmp_path}/other.db"):
+            with pytest.raises(StoreError, match="another process is writing to it"):
+                run(Kept(url, tmp_path / "elsewhere"))
 
 
 def test_a_file_that_is_no_store(tmp_path: Path) -> None:

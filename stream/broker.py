@@ -8,7 +8,7 @@ import logging
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -115,6 +115,19 @@ def anew(name: str, why: str) -> SourceError:
     return SourceError(
         f"{name}: {why}: the topic was created anew; start with a new store.url, or name the topic that was read before"
     )
+
+
+def still_named(read: Collection[Partition], partitions: Collection[Partition]) -> None:
+    """Refuse to go on without a topic that has been read: where it stood would be forgotten.
+
+    Raises:
+        SourceError: it names the topics and the remedy.
+    """
+    if lost := sorted({p.topic for p in read} - {p.topic for p in partitions}):
+        raise SourceError(
+            f"kafka: the store has been reading {', '.join(lost)}, which [kafka] does not name; name it again, or start "
+            "with a new store.url"
+        )
 
 
 def gone(error: KeyError) -> SourceError:

@@ -88,14 +88,9 @@ class KafkaSource:
         """Go on from these offsets; without any, from ``config.start``. A partition that is new starts at its beginning.
 
         Raises:
-            SourceError: retention has deleted the next record and the policy is `fail`; an offset is beyond the end; a topic
-                that has been read is not named any more.
+            SourceError: the next record is deleted and the policy is `fail`; an offset is past the end; a topic is not named.
         """
-        if lost := sorted({p.topic for p in offsets} - {p.topic for p in self._partitions}):
-            raise SourceError(
-                f"kafka: the store has been reading {', '.join(lost)}, which [kafka] does not name; name it again, or start "
-                "with a new store.url"
-            )
+        broker.still_named(offsets, self._partitions)
         first, ends = broker.span(self._consumer, self.config, self._partitions)
         begin = first if offsets else self._start(first, ends)
         for p in self._partitions:
@@ -224,8 +219,7 @@ class KafkaSource:
     def _meet(self) -> None:
         """Partitions added to a topic are read from their beginning."""
         found = {topic: self._consumer.partitions_for_topic(topic) for topic in self.config.topics}
-        new = [Partition(topic, n) for topic, numbers in found.items() for n in numbers]
-        new = sorted(set(new) - set(self._partitions))
+        new = sorted({Partition(t, n) for t, numbers in found.items() for n in numbers} - set(self._partitions))
         if new:
             numbers = {topic: {p.partition for p in [*self._partitions, *new] if p.topic == topic} for topic in found}
             self._partitions = self._assigned(numbers)

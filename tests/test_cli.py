@@ -1,16 +1,18 @@
 """The command line as a user meets it: commands, results, errors in one line."""
 
 import json
-import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from learner.names import DEFAULT, USUAL
 from strategies import DAY, HOUR, T0, lines
+from stream.cli import main
 from test_loop import own
 
 EVENTS: list[dict[str, Any]] = sorted(
@@ -46,9 +48,23 @@ PARTS = [
 ]
 
 
-def belated(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "stream.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+class Done(NamedTuple):
+    """How a command ended, and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def belated(*arguments: str | Path) -> Done:
+    """A command in this process, which has imported already what each would import anew."""
+    said, told = StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(told):
+        patch.setattr(sys, "argv", ["belated", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    code = ended.value.code
+    return Done(code if isinstance(code, int) else 0, said.getvalue(), told.getvalue())
 
 
 @pytest.fixture(scope="module")

@@ -159,7 +159,7 @@ def test_nothing_is_left_in_any_file(folder: Path) -> None:
     assert found.counts["impressions"] == sum(e["type"] == "impression" for e, m in zip(EVENTS, mine, strict=True) if m)
     assert {"impressions", "predictions", "looks", "signals", "conversions", "adjustments"} < set(found.counts)
     assert everything(folder, USER) == []
-    assert sorted(file.name for file in folder.iterdir()) == ["log", "s.checkpoints", "s.db"]
+    assert sorted(file.name for file in folder.iterdir()) == ["log", "s.checkpoints", "s.db", "s.db.lock"]
 
 
 def test_the_rows_of_others_stay(folder: Path) -> None:

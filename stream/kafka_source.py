@@ -88,7 +88,7 @@ class KafkaSource:
         """Go on from these offsets; without any, from ``config.start``. A partition that is new starts at its beginning.
 
         Raises:
-            SourceError: the next record is deleted and the policy is `fail`; an offset is past the end; a topic is not named.
+            SourceError: the next record is deleted and the policy is `fail`; an offset is past the end; a topic not named.
         """
         broker.still_named(offsets, self._partitions)
         first, ends = broker.span(self._consumer, self.config, self._partitions)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from servers import Broker
 
 import postgres_server
 import stores
+from learner.model import Shape
 
 torch.set_num_threads(1)
 settings.register_profile("belated", deadline=None, derandomize=True)
@@ -25,6 +27,15 @@ def data() -> Path:
     if not folder:
         pytest.skip("needs real logs: set BELATED_DATA to their folder (see CONTRIBUTING.md)")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def few_buckets() -> Iterator[None]:
+    """Models of 4,096 hashed values: as all others, and written to disk in a moment. For tests that commit often."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stream.learning.Shape", partial(Shape, buckets=4096))
+        patch.setattr("stream.loop.Shape", partial(Shape, buckets=4096))
+        yield
 
 
 # Kafka ----------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from stream.learning import Learner
 from stream.settings import Settings
 from test_loop import one, shop
 
+pytestmark = pytest.mark.usefixtures("few_buckets")
 METHODS = (*LIVE, "river:LogisticRegression")
 SETTINGS = Settings(methods=METHODS, window=2 * DAY, wait=HOUR, keep=400 * DAY)
 EVENTS = shop(6000, seed=11, days=10)

@@ -21,6 +21,7 @@ from stream.settings import Settings
 from stream.sources import ListSource, Partition, Record
 from stream.workspace import opened
 
+pytestmark = pytest.mark.usefixtures("few_buckets")
 SOME = ("settled", "fnw", "dfm", "fsiw", "defer", "gdfm", "pq_signals", "hybrid")  # one of each schedule
 SHORT = Settings(methods=SOME, window=2 * DAY, wait=5 * HOUR)
 

@@ -21,6 +21,7 @@ from stream.sources import ListSource
 from stream.workspace import opened
 from test_loop import EVENTS, Interrupted, one, run, shop, told
 
+pytestmark = pytest.mark.usefixtures("few_buckets")
 PRETRAIN = Settings(methods=tuple(METHODS), window=2 * DAY, wait=5 * HOUR, pretrain=2 * DAY, keep=400 * DAY)
 FEW = PRETRAIN.model_copy(update={"methods": ("oracle", "fnw", "bidefuse", "hybrid")})
 UNTIL, STREAM = T0 + 2 * DAY, T0 + 4 * DAY

@@ -30,9 +30,13 @@ def create(engine: Engine) -> None:
     with engine.begin() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # else each table would be made for good by itself
-        metadata.create_all(connection)
-        BESIDE.create_all(connection)
-        connection.execute(insert(version), [{"version_num": HEAD}])
+        _make(connection)
+
+
+def _make(connection: Connection) -> None:
+    metadata.create_all(connection)
+    BESIDE.create_all(connection)
+    connection.execute(insert(version), [{"version_num": HEAD}])
 
 
 def revision(connection: Connection) -> str | None:
@@ -114,9 +118,7 @@ def upgrade(engine: Engine, url: str, make: bool = False) -> tuple[str | None, s
                 f"store {shown(url)}: holds no label store; give the URL used with --store, or --create one"
             )
         if before is None:
-            metadata.create_all(connection)
-            BESIDE.create_all(connection)
-            connection.execute(insert(version), [{"version_num": HEAD}])
+            _make(connection)
             return None, HEAD
         if not inspect(connection).has_table(version.name):
             BESIDE.create_all(connection)

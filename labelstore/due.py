@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from sqlalchemy import BindParameter, Connection, and_, bindparam, select
 
-from labelstore.bulk import seqs, within
+from labelstore.bulk import chunks, seqs, within
 from labelstore.observations import (
     Credit,
     Due,
@@ -131,9 +131,8 @@ class Target:
     def credits(self, keys: Sequence[int]) -> dict[int, list[Credit]]:
         """The conversions credited to these impressions; only impressions that have some."""
         found: dict[int, list[Credit]] = {}
-        for chunk in range(0, len(keys), PAGE):
-            given = {**seqs(keys[chunk : chunk + PAGE]), "kind": self.kind}
-            for impression, *credit in self.connection.execute(_CREDITS, given):
+        for some in chunks(keys):
+            for impression, *credit in self.connection.execute(_CREDITS, {**seqs(some), "kind": self.kind}):
                 found.setdefault(impression, []).append(Credit(*credit))
         return found
 

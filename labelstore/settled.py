@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
-from labelstore.bulk import seqs, within
+from labelstore.bulk import chunks, seqs, within
 from labelstore.due import Target
 from labelstore.observations import Credit, Look, converted_at, label_at, look_at
 from labelstore.tables import impressions, looks, predictions, signals
@@ -83,9 +83,8 @@ def ids(connection: Connection, rows: Sequence[Outcome]) -> dict[int, str]:
     """The impression_id of each row, by seq."""
     query = select(impressions.c.seq, impressions.c.id).where(within(impressions.c.seq))
     found: dict[int, str] = {}
-    for start in range(0, len(rows), PAGE):
-        page = seqs(row.seq for row in rows[start : start + PAGE])
-        found.update((seq, name) for seq, name in connection.execute(query, page))
+    for some in chunks(row.seq for row in rows):
+        found.update((seq, name) for seq, name in connection.execute(query, seqs(some)))
     return found
 
 
@@ -93,8 +92,8 @@ def touched(connection: Connection, rows: Sequence[Outcome]) -> dict[str, set[in
     """Kind of signal -> the rows (by seq) that had one."""
     C = signals.c
     found: dict[str, set[int]] = {}
-    for start in range(0, len(rows), PAGE):
-        page = seqs(row.seq for row in rows[start : start + PAGE])
-        for kind, seq in connection.execute(select(C.kind, C.impression).where(within(C.impression)).distinct(), page):
+    query = select(C.kind, C.impression).where(within(C.impression)).distinct()
+    for some in chunks(row.seq for row in rows):
+        for kind, seq in connection.execute(query, seqs(some)):
             found.setdefault(kind, set()).add(seq)
     return found

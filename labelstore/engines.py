@@ -1,12 +1,14 @@
 """An engine for a store, with the settings each session gets. Nothing is connected to yet."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from labelstore import postgres
 from labelstore.address import EXPECTED, POSTGRES, SQLITE, read, shown, sqlite_file
@@ -44,9 +46,37 @@ def engine_of(url: str, create: bool = True) -> Engine:
     return engine
 
 
+@contextmanager
+def as_it_was(engine: Engine, url: str) -> Iterator[None]:
+    """Hold a file that is opened as one that does not change to it: SQLite takes no locks on it, and would not notice.
+
+    Raises:
+        StoreError: it was written to meanwhile.
+    """
+    file = sqlite_file(url) if "immutable" in engine.url.query else None
+    before = file and _stamp(file)
+    try:
+        yield
+    except DBAPIError:
+        if file is None or _stamp(file) == before:
+            raise
+    if file and _stamp(file) != before:
+        raise StoreError(f"store {shown(url)}: was written to while it was read; run this again")
+
+
+def _stamp(file: Path) -> tuple[int, int, bool]:
+    told = file.stat()
+    return told.st_mtime_ns, told.st_size, _ahead(file).exists()
+
+
+def _ahead(file: Path) -> Path:
+    """Where SQLite writes first."""
+    return file.with_name(file.name + "-wal")
+
+
 def _frozen(file: Path) -> bool:
     """Whether nothing can come beside a SQLite file, and nothing of it is there: a backup, a mounted snapshot."""
-    return not os.access(file.parent, os.W_OK, effective_ids=True) and not file.with_name(file.name + "-wal").exists()
+    return not os.access(file.parent, os.W_OK, effective_ids=True) and not _ahead(file).exists()
 
 
 def _sqlite_settings(connection: Any, _: object) -> None:

@@ -73,13 +73,12 @@ def recognised(connection: Connection, url: str) -> str | None:
     Raises:
         StoreError: a revision that is not known here, or tables of somebody else's.
     """
-    found = revision(connection)
-    if found in known():
+    there, found = set(inspect(connection).get_table_names()), revision(connection)
+    if there >= CORE and found in known():
         return found
-    if found and re.fullmatch(r"\d{4}", found):
+    if there >= CORE and found and re.fullmatch(r"\d{4}", found):
         raise StoreError(f"store {shown(url)}: has revision {found}, which a newer belated wrote; install that one")
-    taken = sorted(set(inspect(connection).get_table_names()) & {version.name, *metadata.tables})
-    if taken:
+    if taken := sorted(there & {version.name, *metadata.tables}):
         raise StoreError(
             f"store {shown(url)}: there is a table {taken[0]} that belated did not make; give the store a file, database "
             "or schema of its own, as docs/stores.md shows"

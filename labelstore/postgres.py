@@ -27,7 +27,10 @@ _SIZE = text(
 
 _OTHERS = text(
     "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = current_schema() "
-    "AND c.relkind = 'r' AND c.relname = ANY(:names) AND NOT pg_has_role(c.relowner, 'USAGE') ORDER BY c.relname"
+    "AND c.relkind = 'r' AND c.relname = ANY(:names) AND NOT pg_has_role(c.relowner, 'USAGE') "
+    "AND NOT EXISTS (SELECT FROM pg_database d WHERE d.datname = current_database() AND pg_has_role(d.datdba, 'USAGE')) "
+    "AND NOT CASE WHEN current_setting('server_version_num')::int >= 170000 "
+    "THEN has_table_privilege(c.oid, 'MAINTAIN') ELSE false END ORDER BY c.relname"
 )
 
 
@@ -64,8 +67,8 @@ def must_own(connection: Connection, url: str) -> None:
     others = connection.execute(_OTHERS, {"names": [table.name for table in metadata.sorted_tables]}).scalars().all()
     if others:
         raise StoreError(
-            f"store {shown(url)}: the table {others[0]} belongs to another role, which alone can write it anew, so what was "
-            "deleted would stay in its file; give the owner of the tables as the user in --store"
+            f"store {shown(url)}: the table {others[0]} belongs to another role, and this one may not write it anew: "
+            "what was deleted would stay in its file; give the owner of the tables as the user in --store"
         )
 
 

@@ -18,7 +18,7 @@ from labelstore import layout, passing, postgres
 from labelstore.address import on_a_server
 from labelstore.bulk import insert_rows
 from labelstore.due import Target
-from labelstore.engines import engine_of
+from labelstore.engines import as_it_was, engine_of
 from labelstore.events import Event
 from labelstore.observations import Schedule
 from labelstore.refusals import StoreError as StoreError
@@ -102,11 +102,11 @@ def existing(url: str) -> Iterator[Connection]:
     """A store that is there already, for reading: as it is now, whatever another process commits meanwhile.
 
     Raises:
-        StoreError: there is none.
+        StoreError: there is none; it was written to meanwhile and nothing could be kept beside it.
     """
     engine = open_engine(url, create=False)
     try:
-        with told_plainly(url), engine.connect() as connection:
+        with told_plainly(url), as_it_was(engine, url), engine.connect() as connection:
             if engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN")  # else each query would see its own moment
             else:

@@ -71,6 +71,9 @@ def main() -> None:
             place = ".".join(map(str, problem["loc"]))
             error(f"{place + ': ' if place else ''}{sentence(problem)}")
         raise SystemExit(2) from None
+    except PermissionError as found:
+        error(f"{found.filename}: permission denied; let this user read and write it")
+        raise SystemExit(2) from None
     except (BelatedError, FileExistsError, FileNotFoundError, ImportError) as found:
         error(str(found))
         raise SystemExit(2) from None

@@ -9,7 +9,7 @@ costs nothing but time: the letters stay unmarked and are sent after a later com
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sqlalchemy import Connection
 
@@ -20,11 +20,18 @@ from labelstore.letters import Letter, Place
 BLOCK = 500
 
 
+class Sent(NamedTuple):
+    """What became of letters. Those that are in neither had no answer."""
+
+    arrived: list[Place]
+    refused: list[Place]
+
+
 class Outbox(Protocol):
     """Where letters are sent."""
 
-    def send(self, found: Sequence[Letter]) -> list[Place]:
-        """Send these; the places of those that have arrived for sure. Raises nothing."""
+    def send(self, found: Sequence[Letter]) -> Sent:
+        """Send these. Raises nothing."""
 
 
 class ListOutbox:
@@ -34,24 +41,24 @@ class ListOutbox:
         self.sent: list[Letter] = []
         self.broken = False
 
-    def send(self, found: Sequence[Letter]) -> list[Place]:
+    def send(self, found: Sequence[Letter]) -> Sent:
         if self.broken:
-            return []
+            return Sent([], [])
         self.sent += found
-        return [letter.place for letter in found]
+        return Sent([letter.place for letter in found], [])
 
 
 def forward(connection: Connection, outbox: Outbox) -> int:
     """Send the letters that are not yet forwarded, and mark those that have arrived; how many.
 
-    One that is refused is tried again after the next commit. If none of a block has arrived, the rest waits as well.
+    One that is refused is tried again after the next commit. If nobody answers, the rest waits as well.
     """
     done, after = 0, None
     while found := letters.unforwarded(connection, BLOCK, after):
-        arrived = outbox.send(found)
-        letters.mark_forwarded(connection, arrived)
-        done, after = done + len(arrived), found[-1].place
-        if not arrived:
+        sent = outbox.send(found)
+        letters.mark_forwarded(connection, sent.arrived)
+        done, after = done + len(sent.arrived), found[-1].place
+        if len(sent.arrived) + len(sent.refused) < len(found):
             break
     return done
 

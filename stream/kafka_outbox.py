@@ -1,6 +1,7 @@
 """The topic of dead letters."""
 
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -11,7 +12,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 from labelstore.letters import Letter, Place
 from stream import broker
 from stream.config import Kafka
-from stream.forwarding import headers
+from stream.forwarding import Sent, headers
 from stream.sources import SourceError
 
 TIMEOUT = 10_000  # ms for a block of letters
@@ -25,24 +26,30 @@ class KafkaOutbox:
         self._config = config
         self._producer: KafkaProducer | None = None
 
-    def send(self, found: Sequence[Letter]) -> list[Place]:
-        waiting: list[tuple[Place, Any]] = []
+    def send(self, found: Sequence[Letter]) -> Sent:
+        topic, until = self._config.dead_letters, time.monotonic() + TIMEOUT / 1000
+        under_way: list[tuple[Place, Any]] = []
+        arrived, refused, why = list[Place](), list[Place](), dict[str, Place]()
         try:
             producer = self._connected()
             for letter in found:
                 if sent := self._sent(producer, letter):
-                    waiting.append((letter.place, sent))
+                    under_way.append((letter.place, sent))
+                else:
+                    refused.append(letter.place)
         except (KafkaError, SourceError) as error:
-            log.warning("kafka %s: dead letters are not forwarded for now: %r", self._config.dead_letters, error)
-        return [place for place, sent in waiting if self._arrived(place, sent)]
-
-    def _arrived(self, place: Place, sent: Any) -> bool:
-        try:
-            sent.get(timeout=TIMEOUT / 1000)
-        except KafkaError as error:
-            log.warning("kafka %s: %s is not forwarded: %r", self._config.dead_letters, place, error)
-            return False
-        return True
+            log.warning("kafka %s: dead letters are not forwarded for now: %r", topic, error)
+        for place, sent in under_way:
+            try:
+                sent.get(timeout=max(0.0, until - time.monotonic()))
+                arrived.append(place)
+            except KafkaError as error:
+                why.setdefault(repr(error), place)
+                if not error.retriable:
+                    refused.append(place)
+        for said, place in why.items():
+            log.warning("kafka %s: %s and perhaps others are not forwarded: %s", topic, place, said)
+        return Sent(arrived, refused)
 
     def _sent(self, producer: KafkaProducer, letter: Letter) -> Any:
         """The letter under way; one that is too large with its key, without it."""

@@ -198,12 +198,12 @@ class _UnderWay:
         with suppress(KafkaError):  # each record knows what became of it
             self._producer.flush(timeout=FLUSH)
         sent, self._sent = self._sent, []
-        for route, future in sent:  # of a batch that is refused, those with an error of their own are to blame
-            if future.failed() and type(future.exception) is not KafkaError:
-                self._refused(route, future.exception)
+        failed = [
+            (route, future.exception or TimeoutError("no answer")) for route, future in sent if not future.succeeded()
+        ]
         for route, future in sent:
-            if not future.succeeded():
-                self._refused(route, future.exception or TimeoutError("no answer"))
+            if not future.succeeded():  # of a batch that is refused, one with an error of its own is to blame
+                self._refused(*next((one for one in failed if type(one[1]) is not KafkaError), failed[0]))
             self.counts[route.topic] += 1
             self.last = route.record
         self._told(self.counts.total())

@@ -84,7 +84,7 @@ def alone(url: str, folder: Path | None) -> Iterator[None]:
     Raises:
         StoreError: another process has it, the folder is that of another store, or a file cannot be written.
     """
-    with _writing(folder):
+    with _writing(url, folder):
         if file := sqlite_file(url):
             file = file.resolve()
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -127,14 +127,14 @@ def _folder_lock(url: str, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _writing(folder: Path | None) -> Iterator[None]:
+def _writing(url: str, folder: Path | None) -> Iterator[None]:
     """What the file system refuses is told as a `StoreError` with the remedy."""
     try:
         yield
     except OSError as error:
         if error.errno not in REMEDIES:
             raise
+        place = error.filename or folder or shown(url)
         raise StoreError(
-            f"{error.filename or folder}: {error.strerror}; {REMEDIES[error.errno]}, and run the same command again: "
-            "it goes on from the last checkpoint"
+            f"{place}: {error.strerror}; {REMEDIES[error.errno]}, and run the same command again: what was committed is kept"
         ) from None

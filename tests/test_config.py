@@ -126,6 +126,8 @@ def test_a_file_is_read_whole(tmp_path: Path) -> None:
     done = RUN.invoke(app, ["graph", "evaluate", str(log), "-c", str(file)])
     assert (done.exit_code, "no version yet" in done.stdout) == (0, True), done.output
     file.write_text(SHOP.replace('window = "7d"', 'window = "7d"\npretrain = "7d"'))
+    done = RUN.invoke(app, ["graph", "evaluate", str(log), "-c", str(file)])
+    assert (done.exit_code, "no version yet" in done.stdout) == (0, True), done.output
     done = RUN.invoke(app, ["replay", str(log), "-c", str(file)])
     assert (done.exit_code, "learner.pretrain belongs to backtests" in done.output) == (2, True)
 

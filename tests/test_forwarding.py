@@ -11,7 +11,7 @@ from labelstore.letters import Letter, Place
 from labelstore.stats import digest
 from labelstore.tables import dead_letters
 from stream.checkpoint import Checkpoints
-from stream.forwarding import BLOCK, ListOutbox, Outbox, headers
+from stream.forwarding import BLOCK, ListOutbox, Outbox, Sent, headers
 from stream.loop import Loop
 from stream.sources import ListSource
 from stream.workspace import opened
@@ -71,14 +71,15 @@ def test_letters_that_are_refused_hold_up_no_others(tmp_path: Path) -> None:
     class Small(ListOutbox):
         most = 1
 
-        def send(self, found: Sequence[Letter]) -> list[Place]:
-            return super().send([letter for letter in found if len(letter.value) <= self.most])
+        def send(self, found: Sequence[Letter]) -> Sent:
+            small = [letter for letter in found if len(letter.value) <= self.most]
+            return super().send(small)._replace(refused=[letter.place for letter in found if letter not in small])
 
     outbox, url = Small(), f"sqlite:///{tmp_path}/store.db"
-    log = {("events", 0): [b"{" * 9] * (BLOCK - 1) + [b"{"] * 3}
+    log = {("events", 0): [b"{" * 9] * (BLOCK + 7) + [b"{"] * 3}
     assert run(url, outbox, log)[1] == 3
     outbox.most = 9
-    assert run(url, outbox, log)[1] == BLOCK + 2
+    assert run(url, outbox, log)[1] == BLOCK + 10
 
 
 def test_what_was_cut_says_so() -> None:

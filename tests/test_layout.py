@@ -8,7 +8,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, column, inspect, table, text
 
 from labelstore import layout
 from labelstore.engines import engine_of
@@ -170,11 +170,11 @@ def test_a_newer_store_is_refused(store_url: str) -> None:
 def test_tables_of_others_are_left_alone(store_url: str, tmp_path: Path) -> None:
     """A database that has a table of one of our names, or somebody else's mark, is refused, and nothing is made in it."""
     engine = engine_of(store_url)
-    for name, columns in (("items", "id TEXT"), ("checkpoints", "n INTEGER"), ("alembic_version", "version_num TEXT")):
+    marks = [("alembic_version", mark) for mark in ("a1b2c3", "0003", layout.HEAD, "0042")]
+    for name, told in [("items", "a"), ("checkpoints", "1"), *marks]:
         with engine.begin() as connection:
-            connection.execute(text(f"CREATE TABLE {name} ({columns})"))
-            if name == "alembic_version":
-                connection.execute(text("INSERT INTO alembic_version VALUES ('a1b2c3')"))
+            connection.execute(text(f"CREATE TABLE {name} (version_num TEXT)"))
+            connection.execute(table(name, column("version_num")).insert(), {"version_num": told})
         uses = (
             lambda: replay(store_url, tmp_path),
             lambda: existing(store_url).__enter__(),

@@ -218,6 +218,14 @@ def nobody(folder: Path) -> Iterator[None]:
         folder.chmod(0o755)
 
 
+def touch(file: Path) -> None:
+    """As its owner writes to it."""
+    us = os.geteuid()
+    os.seteuid(file.stat().st_uid)
+    os.utime(file)
+    os.seteuid(us)
+
+
 def test_a_folder_that_cannot_be_written(replayed: Path) -> None:
     """A store in it is read, as a backup is; who would write is told what to do; nothing comes beside it."""
     with TemporaryDirectory() as place:
@@ -232,6 +240,8 @@ def test_a_folder_that_cannot_be_written(replayed: Path) -> None:
                     run(f"sqlite:///{folder}/{name}.db")
             with pytest.raises(StoreError, match=r"Permission denied; let this user read and write it"):
                 compact(url(folder))
+            with pytest.raises(StoreError, match="was written to while it was read"), existing(url(folder)):
+                touch(folder / "s.db")
         assert sorted(folder.iterdir()) == before
 
 

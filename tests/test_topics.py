@@ -180,6 +180,7 @@ def test_the_record_that_is_refused_is_told(topics: Kafka, tmp_path: Path) -> No
     done = belated(tmp_path, "produce", log, "--create", "--partitions", "1")
     assert isinstance(done.exception, SourceError)
     assert "record events/0@5 was not taken" in str(done.exception)
+    assert "0 records before it are in Kafka" in str(done.exception)
 
 
 def test_ctrl_c_ends_cleanly(topics: Kafka, tmp_path: Path) -> None:

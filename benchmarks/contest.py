@@ -118,12 +118,12 @@ def audit(runs: Runs, methods: Sequence[str]) -> None:
 
 
 def _gap(tables: list[list[tuple[int, float, float]]]) -> float | None:
-    """Deciles of several seeds taken together, place by place."""
+    """Deciles of several seeds taken together, place by place; None where none has rows enough."""
     if not tables:
         return None
     places = [np.array([table[d] for table in tables if d < len(table)]) for d in range(max(map(len, tables)))]
     sums = [(rows[:, 0].sum(), rows[:, 0] @ rows[:, 1], rows[:, 0] @ rows[:, 2]) for rows in places]
-    return 100 * max((abs(w - s) / n for n, w, s in sums if n >= FEWEST), default=0.0)
+    return max((100 * abs(w - s) / n for n, w, s in sums if n >= FEWEST), default=None)
 
 
 def plot(told: dict[str, Any], file: Path) -> None:

@@ -66,6 +66,8 @@ def main() -> None:
             figures, sums = {}, {}
             for name, every in zip(NAMES, (None, asked.every), strict=True):
                 found, cpu = run(log, told, every)
+                if asked.method not in found.hours:
+                    parser.error(f"{asked.log}: no label has settled; give a longer log, or a shorter --window")
                 figures[name], sums[name] = found.summary["methods"][asked.method], found.hours[asked.method]
                 say(seed, name, figures[name], cpu)
             settled.append(figures)

@@ -101,8 +101,6 @@ class _Reader:
         self._lateness = max(self._lateness, known_at - event.at)
         self._first = min(self._first or event.at, event.at)
         self._last = max(self._last, event.at)
-        if isinstance(event, (Signal, Conversion)):
-            self._kinds[f"{event.type} {event.kind}"] += 1
         if len(self._ids) >= REMEMBERED:
             self._complete = False
         elif (key := (type(event), identity(event))) in self._ids:
@@ -112,6 +110,8 @@ class _Reader:
             self._ids.add(key)
             self._refer(event)
         self._counts[f"{event.type}s"] += 1
+        if isinstance(event, (Signal, Conversion)):
+            self._kinds[f"{event.type} {event.kind}"] += 1
 
     def _refer(self, event: Event) -> None:
         if isinstance(event, Impression):

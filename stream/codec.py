@@ -23,7 +23,7 @@ DAY = 86_400_000
 LIMIT = 1_000_000  # bytes of one record
 NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 NAMES, MORE = 1000, "(further names)"  # unknown fields told apart
-FEATURE = "expected a number, a string of at most 1000 characters or a list of strings"
+FEATURE = "expected a finite number, a string of at most 1000 characters or a list of strings"
 
 
 class DeadLetter(NamedTuple):

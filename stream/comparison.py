@@ -101,11 +101,12 @@ def interval(values: Floats) -> list[float]:
 def _improvement(
     methods: Mapping[str, Any], name: str, oracle: str, room: list[float] | None
 ) -> dict[str, float | None]:
-    """RI of AUC and log loss; None where oracle and pretrained cannot be told apart."""
+    """RI of AUC and log loss; None where oracle and pretrained cannot be told apart, or oracle is not ahead in it."""
     if room is None or room[0] <= 0:
         return {"auc": None, "log_loss": None}
     found: dict[str, float | None] = {}
     for metric in ("auc", "log_loss"):
         mine, start, end = (methods[m]["settled"][metric] for m in (name, PRETRAINED, oracle))
-        found[metric] = None if None in (mine, start, end) or start == end else (mine - start) / (end - start)
+        ahead = None not in (mine, start, end) and (end > start if metric == "auc" else end < start)
+        found[metric] = (mine - start) / (end - start) + 0.0 if ahead else None  # 0.0 - 0.0 / -1 is -0.0
     return found

@@ -153,6 +153,14 @@ def test_validate_says_what_is_wrong(log: Path) -> None:
         assert words in done.stdout
 
 
+def test_what_comes_twice_is_of_its_kind_once(tmp_path: Path) -> None:
+    """The lines by kind add up to what was found."""
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join([*lines(EVENTS), *lines(EVENTS)[-5:]]) + b"\n")
+    found = belated("validate", tmp_path / "log.jsonl").stdout
+    assert "120 conversions, 5 duplicates" in found
+    assert "conversion purchase: 120\n" in found
+
+
 def test_nothing_has_settled(log: Path) -> None:
     """A table of dashes is explained."""
     done = belated("backtest", str(log), "--methods", "settled", "--window", "366d")

@@ -41,7 +41,7 @@ def decode(
         (SHOWN | {"at": T0 + 0.5}, ["impression.at"]),
         (SHOWN | {"impression_id": 7}, ["impression.impression_id", "string", "7"]),
         (SHOWN | {"impression_id": "x" * 201}, ["impression_id", "200"]),
-        (SHOWN | {"features": {"price": None}}, ["impression.features.price", "a number, a string", "None"]),
+        (SHOWN | {"features": {"price": None}}, ["impression.features.price", "a finite number, a string", "None"]),
         (SHOWN | {"features": {"ok": True}}, ["impression.features.ok", "True"]),
         (SHOWN | {"features": {"text": "x" * 1001}}, ["impression.features.text"]),
         (SHOWN | {"features": {f"f{n}": 1 for n in range(257)}}, ["impression.features", "256"]),

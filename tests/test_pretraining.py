@@ -13,7 +13,7 @@ from learner.methods import METHODS
 from learner.names import LIVE
 from strategies import DAY, HOUR, T0
 from stream.backtest import Result, backtest
-from stream.comparison import compare
+from stream.comparison import _improvement, compare
 from stream.hindsight import converted
 from stream.loop import Loop
 from stream.settings import Settings
@@ -209,6 +209,14 @@ def test_improvement_and_excess() -> None:
         else:
             assert told_["ri"] == {"auc": None, "log_loss": None}
     assert methods["oracle"]["excess_log_loss"] == 0
+
+
+def test_no_improvement_where_the_oracle_is_behind() -> None:
+    """RI of a metric in which `oracle` is behind `pretrained` would count the better for the worse."""
+    figures = {"pretrained": (0.59, 0.40), "oracle": (0.58, 0.30), "fnw": (0.62, 0.28)}
+    methods = {name: {"settled": {"auc": auc, "log_loss": loss}} for name, (auc, loss) in figures.items()}
+    assert _improvement(methods, "fnw", "oracle", [0.05, 0.15]) == {"auc": None, "log_loss": pytest.approx(1.2)}
+    assert str(_improvement(methods, "pretrained", "oracle", [0.05, 0.15])["log_loss"]) == "0.0"
 
 
 def test_the_bootstrap_covers() -> None:

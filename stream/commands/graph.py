@@ -61,6 +61,10 @@ def related(
 def status(store: options.StoreThere, checkpoints: options.Checkpoints = None, json_: options.AsJson = False) -> None:
     """Which version of the product graph is served since when, what it was measured at, and what was refused.
 
+    newest hits: share of the newest edges whose target it has among the first ten, and of them the version before (it has
+    learned from them, unlike the versions of `belated graph evaluate`). residual and overlap: how far products that both
+    know have moved after the turn, and how many of their first ten stayed.
+
     Example: belated graph status --store sqlite:///belated.db
     """
     from stream.related import stand
@@ -71,7 +75,9 @@ def status(store: options.StoreThere, checkpoints: options.Checkpoints = None, j
         return
     if not found.bundles:
         out.print("no version yet")
-    for word, one in zip(("served", "before"), found.bundles, strict=False):
+    for one in found.bundles:
+        back = one["version"] > found.bundles[0]["version"]
+        word = "served" if one is found.bundles[0] else "rolled back" if back else "before"
         told = ", ".join(f"{name.replace('_', ' ')} {_figure(value)}" for name, value in sorted(one["metrics"].items()))
         head = f"{word}: version {one['version']}, space {one['space']}, from {when(one['at'])} UTC"
         out.print(f"{head}; {told}", markup=False, highlight=False, soft_wrap=True)
@@ -119,13 +125,15 @@ def evaluate(
     store: StoreMaybe = None,
     graph_every: Every = "7d",
     graph_method: options.GraphMethod = options.GRAPH_DEFAULT,
+    window: options.Window = "30d",
     seed: options.Seed = 0,
     checkpoints: options.Checkpoints = None,
     json_: options.AsJson = False,
 ) -> None:
     """Each version at the edges that came after it, beside popularity and a walk of three steps.
 
-    A log is replayed, with a version each --graph-every; of a store the versions that are kept are asked.
+    A log is replayed, with a version each --graph-every; of a store the versions that are kept are asked. Records are kept
+    for two --window, so pairs depend on it: give the one of the store.
 
     Example: belated graph evaluate log/ --graph-every 7d
     """
@@ -137,7 +145,7 @@ def evaluate(
         found = of(store, checkpoints)
     else:
         assert log is not None
-        given = {"graph_every": graph_every, "graph_method": graph_method, "seed": seed}
+        given = {"graph_every": graph_every, "graph_method": graph_method, "window": window, "seed": seed}
         found = _replayed(log, Settings(**configured.asked(ctx, config, given)))
     if json_:
         typer.echo(json.dumps([_plain(one) for one in found], indent=2))

@@ -115,7 +115,7 @@ def findings(told: Findings) -> None:
         out.print(f"  adjustments of conversions that are not in this log: {told.lost['adjustment']:,}")
     if told.lateness:
         spelled = spell(-(-told.lateness // 1000) * 1000)
-        out.print(f"order: the latest record is {spelled} behind its partition; --lateness {spelled} waits for it")
+        out.print(f"order: one record is {spelled} behind its partition, none more; --lateness {spelled} waits for it")
     for name, times in sorted(told.unknown.items()):
         out.print(f"unknown field {name}: {times:,} times, ignored", markup=False)
     for name, times in sorted(told.ignored.items()):

@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from among import among
 from rich.progress import track
 
 from labelstore.ledger import Hour
-from learner.names import DEFAULT, USUAL
+from learner.names import DEFAULT, NAMES, USUAL
 from stream.backtest import Result, backtest
 from stream.comparison import compare
 from stream.files import FileSource
@@ -79,9 +80,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--impressions", type=int, default=250_000)
-    parser.add_argument("--methods", default=",".join(USUAL))
+    parser.add_argument("--methods", type=among(NAMES), default=",".join(USUAL))
     asked = parser.parse_args()
-    methods = tuple(dict.fromkeys([*asked.methods.split(","), DEFAULT]))
+    methods = tuple(dict.fromkeys([*asked.methods, DEFAULT]))
     cold: list[Hours] = []
     warm: list[Hours] = []
     for seed in track(range(asked.seeds), description="seeds", disable=not sys.stderr.isatty()):

@@ -14,10 +14,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from among import among
 from calm import sum_of
 from rich.progress import track
 
-from learner.names import DEFAULT, USUAL
+from learner.names import DEFAULT, NAMES, USUAL
 from stream.backtest import backtest
 from stream.files import FileSource
 from stream.settings import Settings
@@ -87,9 +88,9 @@ def main() -> None:
     parser.add_argument("--logs", type=int, default=16)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--impressions", type=int, default=30_000)
-    parser.add_argument("--methods", default=",".join(USUAL))
+    parser.add_argument("--methods", type=among(NAMES), default=",".join(USUAL))
     asked = parser.parse_args()
-    methods = tuple(dict.fromkeys([*asked.methods.split(","), DEFAULT]))
+    methods = tuple(dict.fromkeys([*asked.methods, DEFAULT]))
     seeds = track(range(asked.first_seed, asked.first_seed + asked.logs), "logs", disable=not sys.stderr.isatty())
     runs = [one(seed, asked.impressions, methods) for seed in seeds]
     print(f"divergence from the truth over that of {DEFAULT}, {asked.logs} logs; logs in which {DEFAULT} is ahead")

@@ -15,6 +15,7 @@ from typing import Any
 
 import graph_cold
 import torch
+from among import among
 from graph_data import MAGAZINES, Data, Split, read, split
 from graph_dirgnn import dirgnn
 from graph_peers import PEERS, interval
@@ -89,14 +90,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("BELATED_DATA", ".")) / "graph")
     parser.add_argument("--graphs", default="amazon_photo,cora_ml")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--methods", default="popularity,walk,walk_back,als,ease,hope,dirgnn,dual,daemon,blade")
+    parser.add_argument(
+        "--methods",
+        type=among([*PEERS, "dirgnn", *GRAPH_METHODS]),
+        default="popularity,walk,walk_back,als,ease,hope,dirgnn,dual,daemon,blade",
+    )
     parser.add_argument("--valid", action="store_true", help="judge on the validation edges")
     parser.add_argument("--cold", action="store_true", help="a fifth of the products has no edges")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    methods = asked.methods.split(",")
-    if unknown := [m for m in methods if m not in [*PEERS, *GRAPH_METHODS, "dirgnn"]]:
-        parser.error(f"no method {unknown[0]}: name some of {', '.join([*PEERS, 'dirgnn', *GRAPH_METHODS])}")
+    methods = asked.methods
     for name in asked.graphs.split(","):
         data = read(asked.data, name)
         if asked.cold:

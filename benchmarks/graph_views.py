@@ -20,6 +20,7 @@ from pathlib import Path
 
 import graph as directed
 import torch
+from among import among
 from graph_data import MAGAZINES, Data, read, split
 from graph_peers import interval, walk
 from torch import Tensor
@@ -151,14 +152,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("BELATED_DATA", ".")) / "graph")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", type=among(METHODS), default=",".join(METHODS))
     parser.add_argument("--valid", action="store_true", help="judge on the validation edges")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     data = read(asked.data, MAGAZINES)
     about(data, asked.seeds, asked.valid)
     tables: dict[str, list[str]] = {}
-    for method in asked.methods.split(","):
+    for method in asked.methods:
         splits = [one(data, method, seed, asked.valid) for seed in range(asked.seeds)]
         for name in splits[0][0]:
             columns = zip(*(figures[name] for figures, _ in splits), strict=True)

@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import contest
+from among import among
 from contest import Runs
 from rich.progress import Progress
 
@@ -93,11 +94,11 @@ def real(asked: argparse.Namespace, methods: tuple[str, ...]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scenarios", default=",".join(SCENARIOS))
+    parser.add_argument("--scenarios", type=among(SCENARIOS), default=",".join(SCENARIOS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=100)
     parser.add_argument("--impressions", type=int, default=140_000, help="about 200,000 events")
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", type=among(METHODS), default=",".join(METHODS))
     parser.add_argument("--knobs", default="{}", help="further knobs of the scenarios, as JSON")
     parser.add_argument("--cache", type=Path, default=Path("benchmarks/.cache"))
     parser.add_argument("--jobs", type=int, default=2)
@@ -107,7 +108,7 @@ def main() -> None:
     parser.add_argument("--window", default="30d")
     parser.add_argument("--wait", default="1d")
     asked = parser.parse_args()
-    methods = tuple(dict.fromkeys(["oracle", *asked.methods.split(",")]))
+    methods = tuple(dict.fromkeys(["oracle", *asked.methods]))
     if asked.log:
         return real(asked, methods)
     if asked.costs:
@@ -125,7 +126,7 @@ def main() -> None:
 
 def gathered(asked: argparse.Namespace, methods: tuple[str, ...]) -> Runs:
     """The runs of every scenario, in the order of their seeds."""
-    scenarios, knobs = asked.scenarios.split(","), json.loads(asked.knobs)
+    scenarios, knobs = asked.scenarios, json.loads(asked.knobs)
     asked.cache.mkdir(parents=True, exist_ok=True)
     seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
     with ProcessPoolExecutor(asked.jobs) as pool, Progress(disable=not sys.stderr.isatty()) as progress:

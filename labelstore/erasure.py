@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Set
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, delete, func, insert, select
 
 from labelstore.bulk import chunks, seqs, within
 from labelstore.letters import Place
@@ -44,7 +44,7 @@ def trace(connection: Connection, traces: Traces) -> None:
     known = -1
     while known < len(traces):
         known = len(traces)
-        for value in connection.execute(select(waiting.c.value).execution_options(yield_per=FEW)).scalars():
+        for (value,) in _few(connection, select(waiting.c.value)):
             traces.owns(value)
     mine = _referring(connection, conversions, traces, shown)
     for keys in chunks(mine):
@@ -68,10 +68,9 @@ def erase(connection: Connection, traces: Traces, places: Set[Place] = frozenset
     counts = {table.name: _delete(connection, table, table.c.impression, shown) for table in (predictions, looks)}
     counts |= {table.name: _delete(connection, table, table.c.seq, keys) for table, keys in found.items()}
     W, D = waiting.c, dead_letters.c
-    rows = connection.execute(select(W.topic, W.partition, W.offset, W.value).execution_options(yield_per=FEW))
+    rows = _few(connection, select(W.topic, W.partition, W.offset, W.value))
     counts[waiting.name] = _delete_at(connection, waiting, {Place(*r[:3]) for r in rows if traces.owns(r[3])})
-    letters = select(D.topic, D.partition, D.offset, D.value, D.key)
-    dead = connection.execute(letters.execution_options(yield_per=FEW))
+    dead = _few(connection, select(D.topic, D.partition, D.offset, D.value, D.key))
     mine = {Place(*r[:3]) for r in dead if Place(*r[:3]) in places or traces.mentions(*r[3:])}
     counts[dead_letters.name] = _delete_at(connection, dead_letters, mine)
     return Erased({name: rows for name, rows in sorted(counts.items()) if rows}, frozenset(shown))
@@ -87,6 +86,11 @@ def recorded(connection: Connection, user: str) -> list[int]:
     """The event times the store had reached when this user was erased before."""
     E = erasures.c
     return list(connection.execute(select(E.at).where(E.user_sha256 == _sha256(user)).order_by(E.n)).scalars())
+
+
+def _few(connection: Connection, query: Select[Any]) -> Iterable[Any]:
+    """The rows, of which some are in memory at once: a value may be as long as a record."""
+    return connection.execute(query.execution_options(yield_per=FEW))
 
 
 def _sha256(user: str) -> str:

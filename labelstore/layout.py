@@ -1,6 +1,7 @@
 """Which revision of the tables a store has: a new one gets the newest, an older one is refused until it is upgraded."""
 
 import re
+from collections.abc import Set
 from typing import Any
 
 from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, insert, inspect, select
@@ -39,9 +40,8 @@ def _make(connection: Connection) -> None:
     connection.execute(insert(version), [{"version_num": HEAD}])
 
 
-def revision(connection: Connection) -> str | None:
-    """The revision of a store; None where there is none yet."""
-    there = set(inspect(connection).get_table_names())
+def _mark(connection: Connection, there: Set[str]) -> str | None:
+    """The revision that is written down, or can be told by the tables that are ``there``."""
     if version.name in there:
         return connection.execute(select(version.c.version_num)).scalar()
     return UNMARKED[erasures.name in there] if there >= CORE else None
@@ -73,7 +73,8 @@ def recognised(connection: Connection, url: str) -> str | None:
     Raises:
         StoreError: a revision that is not known here, or tables of somebody else's.
     """
-    there, found = set(inspect(connection).get_table_names()), revision(connection)
+    there = set(inspect(connection).get_table_names())
+    found = _mark(connection, there)
     if there >= CORE and found in known():
         return found
     if there >= CORE and found and re.fullmatch(r"\d{4}", found):

@@ -10,9 +10,8 @@ from labelstore.tables import dead_letters
 
 D = dead_letters.c
 ORDER = (D.topic, D.partition, D.offset)
-FOUND = re.compile(
-    r", got .*| \((got|it is|there is) .*| at line \d+ column \d+", re.DOTALL
-)  # in a reason, what differs from record to record
+# in a reason, what differs from record to record
+FOUND = re.compile(r", got .*| \((got|it is|there is) .*| at line \d+ column \d+", re.DOTALL)
 APART, FURTHER = 1000, "(further reasons)"  # reasons told apart
 
 

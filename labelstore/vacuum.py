@@ -48,9 +48,14 @@ def vacuum(engine: Engine, url: str) -> None:
 
 
 def tidy(engine: Engine, url: str) -> None:
-    """Make room of what was deleted: SQLite gives it back, PostgreSQL keeps it for new rows and lets others read on."""
+    """Make room of what was deleted: SQLite gives it back, PostgreSQL keeps it for new rows and lets others read on.
+
+    Raises:
+        StoreError: the tables are another role's, or, see `vacuum`, somebody is reading.
+    """
     if engine.dialect.name == "postgresql":
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            may_vacuum(connection, url)
             connection.exec_driver_sql("VACUUM (ANALYZE) " + TABLES)
     else:
         vacuum(engine, url)

@@ -27,9 +27,7 @@ def converted(source: Source, settings: Settings, poll: int, told: Callable[[int
     The same log passes in the same order and gets the same numbers, so they hold in the pass that follows. The source is
     read to its end and set back to its beginning.
     """
-    nobody = settings.model_copy(
-        update={"methods": (), "pretrain": None, "frozen": False, "graph_every": None, "keep": settings.kept}
-    )
+    nobody = settings.without_learners().model_copy(update={"graph_every": None})
     with opened(None, nobody) as (store, checkpoints):
         loop = Loop(source, nobody, store, checkpoints, poll)
         found = loop.validation = _Converted(settings.window)

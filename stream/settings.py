@@ -182,6 +182,10 @@ class Settings(BaseModel):
         mapping = {name: topic.told() for name, topic in sorted(self.mapping.items())}
         return plain | ({"mapping": mapping} if mapping else {})
 
+    def without_learners(self) -> "Settings":
+        """The same records, in the same order, numbered and kept alike, for nobody to learn from."""
+        return self.model_copy(update={"methods": (), "pretrain": None, "frozen": False, "keep": self.kept})
+
     @property
     def learners(self) -> tuple[str, ...]:
         """The learners of a run by name; a learner's number is its place."""

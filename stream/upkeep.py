@@ -10,7 +10,7 @@ from labelstore import ledger
 from labelstore.address import sqlite_file
 from labelstore.postgres import size
 from labelstore.store import StoreError, existing, open_engine, told_plainly
-from labelstore.vacuum import may_vacuum, tidy
+from labelstore.vacuum import tidy
 from stream.workspace import alone, known_folder
 
 OURS = re.compile(
@@ -58,8 +58,6 @@ def compact(url: str, checkpoints: Path | None = None) -> Compacted:
     with alone(url, folder), told_plainly(url):
         engine = open_engine(url, create=False)
         try:
-            with engine.connect() as connection:
-                may_vacuum(connection, url)
             tidy(engine, url)
             with engine.connect() as connection:
                 removed = sweep(connection, url, folder) if folder else []

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from learner.names import GRAPH_DEFAULT
 from stream.commands import configured, options
 from stream.settings import Settings
 from stream.terminal import error, fail, grid, number, out, plain, progress, warn, when
@@ -124,7 +125,7 @@ def evaluate(
     config: options.Config = None,
     store: StoreMaybe = None,
     graph_every: Every = "7d",
-    graph_method: options.GraphMethod = options.GRAPH_DEFAULT,
+    graph_method: options.GraphMethod = GRAPH_DEFAULT,
     window: options.Window = "30d",
     seed: options.Seed = 0,
     checkpoints: options.Checkpoints = None,
@@ -173,7 +174,7 @@ def _replayed(log: Path, settings: Settings) -> list["Interval"]:
 
     torch.set_num_threads(1)  # the last bits of some methods depend on it
     source, found = FileSource(log), list["Interval | None"]()
-    nobody = settings.model_copy(update={"methods": (), "pretrain": None, "frozen": False})
+    nobody = settings.without_learners()
     with opened(None, nobody) as (store, saved), progress(f"evaluate {log}", records(source)) as told:
         loop = Loop(source, nobody, store, saved)
         loop.graph.watch = lambda taken, before: found.append(interval(before, taken) if before else None)

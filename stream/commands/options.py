@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from labelstore.address import SECRET
-from learner.names import GRAPH_DEFAULT as GRAPH_DEFAULT
 from learner.names import GRAPH_NAMES
 
 Log = Annotated[Path, typer.Argument(help="a folder topic/partition.jsonl (.gz, .zst), or one .jsonl file")]

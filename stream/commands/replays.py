@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from labelstore.address import shown
-from learner.names import DEFAULT, LIVE, NAMES, ORACLES, USUAL
+from learner.names import DEFAULT, GRAPH_DEFAULT, LIVE, NAMES, ORACLES, USUAL
 from stream.commands import configured, options
 from stream.commands.logs import convert, records, tune_garbage_collector
 from stream.commands.results import results
@@ -40,7 +40,7 @@ def backtest(
     seed: options.Seed = 0,
     strict: options.Strict = False,
     graph_every: options.GraphEvery = None,
-    graph_method: options.GraphMethod = options.GRAPH_DEFAULT,
+    graph_method: options.GraphMethod = GRAPH_DEFAULT,
     poll: options.Poll = 5000,
     checkpoint_every: options.Every = 200_000,
     store: options.Store = None,
@@ -95,7 +95,7 @@ def replay(
     seed: options.Seed = 0,
     strict: options.Strict = False,
     graph_every: options.GraphEvery = None,
-    graph_method: options.GraphMethod = options.GRAPH_DEFAULT,
+    graph_method: options.GraphMethod = GRAPH_DEFAULT,
     poll: options.Poll = 5000,
     checkpoint_every: options.Every = 200_000,
     store: options.Store = None,

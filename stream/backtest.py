@@ -59,6 +59,7 @@ def backtest(
     truth: Truth | None = None,
     checkpoints: Path | None = None,
     pictures: bool = False,
+    finished: bool = True,
 ) -> Result:
     """One pass of the log with every method of the settings; all start from the same weights.
 
@@ -71,6 +72,7 @@ def backtest(
         told: hears how many records have been read. truth: of a simulated log.
         checkpoints: their folder, for a store that is no file.
         pictures: of the product graph are wanted; each version is then asked for what came after it, which takes time.
+        finished: see `Loop`.
 
     Raises:
         SourceError, StoreError, CheckpointError: with the remedy.
@@ -83,7 +85,7 @@ def backtest(
     known = set(settings.methods) & set(ORACLES)
     hindsight = converted(source, settings, poll, told) if known else frozenset()
     with opened(store, settings, checkpoints) as (facts, saved):
-        loop = Loop(source, settings, facts, saved, poll, every, hindsight, truth)
+        loop = Loop(source, settings, facts, saved, poll, every, hindsight, truth, finished=finished)
         watch = Watch() if pictures and settings.graph_every else None
         loop.graph.watch = watch or loop.graph.watch
         begun, before = time.perf_counter(), loop.counts["read"]

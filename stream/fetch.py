@@ -9,7 +9,7 @@ under its names only when it is complete. Nothing is told to the broker: no grou
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -39,6 +39,18 @@ class Range(NamedTuple):
     end: int
 
 
+class LiveRun(NamedTuple):
+    """What the store of a live run says of it: its journal, swaps of the product graph (None: it has none), and the offsets
+    up to which it has read (None: there is no such store)."""
+
+    advances: Sequence[Advance] = ()
+    swaps: Sequence[Swap] | None = None
+    committed: Mapping[Partition, int] | None = None
+
+
+NO_RUN = LiveRun()
+
+
 class Fetched(NamedTuple):
     """What was written: ranges and records by partition, and how many advances of a journal."""
 
@@ -52,11 +64,11 @@ def fetch(
     dst: Path,
     since: str,
     until: str,
-    advances: Iterable[Advance] = (),
-    swaps: Iterable[Swap] | None = None,
+    run: LiveRun = NO_RUN,
     told: Callable[..., None] = lambda done, of=None: None,
 ) -> Fetched:
-    """Write the records of ``config.topics`` from ``since`` (earliest, ts=, last=) to ``until`` (end, ts=) into ``dst``.
+    """Write the records of ``config.topics`` from ``since`` (earliest, ts=, last=) to ``until`` (end, ts=, or commit: as far
+    as ``run`` has read) into ``dst``.
 
     Raises:
         SourceError: the broker cannot be reached or stops to answer. FileExistsError: ``dst`` holds something already.
@@ -67,16 +79,16 @@ def fetch(
     try:
         found = broker.topics(consumer, config)
         places = sorted(Partition(topic, n) for topic, numbers in found.items() for n in numbers)
-        ranges = _ranges(consumer, config, places, since, until)
+        ranges = _ranges(consumer, config, places, since, until, run.committed)
         with ExitStack() as stack:
             files = {place: stack.enter_context(_File(dst, place, ranges[place].begin)) for place in places}
             _copy(consumer, ranges, files, told)
-            rows = [row for row in advances if _within(row, ranges)]
+            rows = [row for row in run.advances if _within(row, ranges)]
             numbering.write(dst, {place: file.jumps for place, file in files.items()})
             if rows:
                 journal.write(dst, rows)
-            if swaps is not None:
-                journal.write_swaps(dst, swaps)
+            if run.swaps is not None:
+                journal.write_swaps(dst, run.swaps)
             for file in files.values():
                 file.finish()
     except KafkaError as error:
@@ -86,11 +98,21 @@ def fetch(
     return Fetched(ranges, {place: file.records for place, file in files.items()}, len(rows))
 
 
-def _ranges(consumer: Any, config: Kafka, places: list[Partition], since: str, until: str) -> dict[Partition, Range]:
+def _ranges(
+    consumer: Any,
+    config: Kafka,
+    places: list[Partition],
+    since: str,
+    until: str,
+    committed: Mapping[Partition, int] | None,
+) -> dict[Partition, Range]:
     consumer.assign([TopicPartition(*place) for place in places])
     first, ends = broker.span(consumer, config, places)
     begin = _at(consumer, config, since, "--from", places, {"earliest": first, "latest": ends}, ends)
-    end = _at(consumer, config, until, "--until", places, {"end": ends}, ends)
+    words = {"end": ends}
+    if committed is not None:
+        words["commit"] = {place: committed.get(place, first[place]) for place in places}
+    end = _at(consumer, config, until, "--until", places, words, ends)
     found = {}
     for place in places:
         low = min(max(begin[place], first[place]), ends[place])

@@ -41,6 +41,7 @@ class Loop:
         hindsight: what a first pass found, for methods that may know it. truth: of a simulated log.
         every_s: seconds between commits, of the machine's clock. outbox: where dead letters are forwarded.
         aside: the product graph is learned in a process of its own.
+        finished: where the log ends, time does. A part of a live one leaves what waits waiting, as the live run did.
     """
 
     def __init__(
@@ -56,11 +57,12 @@ class Loop:
         every_s: float = float("inf"),
         outbox: Outbox | None = None,
         aside: bool = False,
+        finished: bool = True,
     ) -> None:
         self.source, self.settings, self.store = source, settings, store
         self._checkpoints, self._poll, self._outbox, self._pace = checkpoints, poll, outbox, Pace(every, every_s)
         self.counts: Counter[str] = Counter()
-        self.reading = Reading(source, settings, self.counts)
+        self.reading = Reading(source, settings, self.counts, finished)
         self.assembler = Assembler(Shape())
         self.unscored = Unscored()
         self.pretraining = Pretraining(settings)

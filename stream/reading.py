@@ -26,10 +26,11 @@ class Reading:
     Args:
         settings: how late records may be, and how they are read.
         counts: told how many records were ``read``, ``late``, ``ignored`` and ``dead_letters``.
+        finished: where the source ends, time does; else it is a log that goes on elsewhere, read as far as it is here.
     """
 
-    def __init__(self, source: Source, settings: Settings, counts: Counter[str]) -> None:
-        self.source, self._counts = source, counts
+    def __init__(self, source: Source, settings: Settings, counts: Counter[str], finished: bool = True) -> None:
+        self.source, self._counts, self._finished = source, counts, finished
         self.codec = Codec(settings.strict, settings.mapping)
         self.clocks = Watermark(source.partitions(), settings.lateness)
         self.waiting = WaitingRoom()
@@ -46,8 +47,8 @@ class Reading:
 
     @property
     def over(self) -> bool:
-        """Whether no record will come any more. A live log is never over."""
-        return self.source.exhausted() >= frozenset(self.clocks.clocks)
+        """Whether no record will come any more, or none that may be read. A live log is never over."""
+        return self.source.exhausted() >= frozenset(self.clocks.clocks) - self._paused()
 
     @property
     def unsaved(self) -> bool:
@@ -58,7 +59,8 @@ class Reading:
         """Read some records; how many there were."""
         self._meet()
         records = self.source.poll(limit, self._paused())
-        self.clocks.exhaust(self.source.exhausted())
+        if self._finished:
+            self.clocks.exhaust(self.source.exhausted())
         for record in records:
             self._take(record)
         for partition, clock in self.clocks.quiet(self.source.silent()).items():
@@ -114,8 +116,8 @@ class Reading:
             self._obey(partition, self.offsets.get(partition, 0))
 
     def finish(self) -> int:
-        """The log is over; the event time at which it ends, ms."""
-        return self.clocks.finish(self.waiting.last())
+        """The log is over; the event time at which it ends, ms. One that is not finished ends at the watermark."""
+        return self.clocks.finish(self.waiting.last()) if self._finished else self.clocks.value
 
     # commit and resume ----------------------------------------------------------------------------------------------
 

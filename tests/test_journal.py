@@ -94,24 +94,11 @@ def lived(url: str, source: LiveListSource, plan: Sequence[Step], settings: Sett
     return found
 
 
-class Unfinished(ListSource):
-    """A replay that stops where its log does, without taking that for the end of time."""
-
-    def exhausted(self) -> frozenset[Partition]:
-        return frozenset()
-
-
-def replayed(source: Source, settings: Settings = NOBODY, poll: int = 5000) -> End:
+def replayed(source: Source, settings: Settings = NOBODY, poll: int = 5000, finished: bool = False) -> End:
+    """A replay; unless it is finished, it stops where its log does, without taking that for the end of time."""
     with opened(None, settings) as (store, checkpoints):
-        loop = Loop(source, settings, store, checkpoints, poll)
-        total = sum(source.end_offsets().values()) if isinstance(source, Unfinished) else -1
-        done = total == 0
-
-        def told(read: int) -> None:
-            nonlocal done
-            done = read == total and loop.passed == loop.reading.clocks.value
-
-        loop.run(told, lambda: done)
+        loop = Loop(source, settings, store, checkpoints, poll, finished=finished)
+        loop.run()
         return end(loop)
 
 
@@ -143,12 +130,12 @@ def test_a_replay_with_the_journal_is_the_live_run(
         source = LiveListSource(log, later=[C] if new else [])
         found = lived(url, source, plan)
         seen = arrived(log, source)
-        assert replayed(Unfinished(seen, found.journal)) == found
-        assert replayed(Unfinished(seen, found.journal), poll=poll) == found
+        assert replayed(ListSource(seen, found.journal)) == found
+        assert replayed(ListSource(seen, found.journal), poll=poll) == found
         with opened(url, NOBODY) as (store, checkpoints):
             loop = Loop(ListSource(seen), NOBODY, store, checkpoints)
             loop.run()
-            assert end(loop)[:4] == replayed(ListSource(seen, found.journal), poll=poll)[:4]
+            assert end(loop)[:4] == replayed(ListSource(seen, found.journal), poll=poll, finished=True)[:4]
 
 
 def trickle() -> list[Step]:
@@ -167,7 +154,7 @@ def test_the_weights_are_the_same(tmp_path: Path) -> None:
     found = lived(f"sqlite:///{tmp_path}/store.db", source, trickle(), ONE, every=300)
     assert found.late > 50
     assert [row.partition for row in found.journal].count(2) >= 1
-    assert replayed(Unfinished(arrived(log, source), found.journal), ONE) == found
+    assert replayed(ListSource(arrived(log, source), found.journal), ONE) == found
 
 
 def test_without_the_journal_it_is_another_run(tmp_path: Path) -> None:
@@ -175,7 +162,7 @@ def test_without_the_journal_it_is_another_run(tmp_path: Path) -> None:
     log = split(EVENTS, 3)
     source = LiveListSource(log)
     found = lived(f"sqlite:///{tmp_path}/store.db", source, trickle(), every=300)
-    assert replayed(Unfinished(arrived(log, source))).late < found.late
+    assert replayed(ListSource(arrived(log, source))).late < found.late
 
 
 def item(at: int) -> bytes:

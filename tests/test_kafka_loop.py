@@ -18,9 +18,9 @@ from stream.kafka_source import KafkaSource
 from stream.loop import Loop
 from stream.simulate.scenario import Scenario
 from stream.simulate.write import write
-from stream.sources import Partition, Record, Source
+from stream.sources import ListSource, Partition, Record
 from stream.workspace import checkpoint_folder, opened
-from test_journal import End, Unfinished, end
+from test_journal import End, end, replayed
 
 TOPICS = {"impression": "impressions", "signal": "signals", "conversion": "conversions", "adjustment": "conversions"}
 Records = list[tuple[str, int, bytes | None]]
@@ -70,26 +70,6 @@ def gone_on(url: str, config: Kafka, more: Callable[[], bool], total: int) -> En
         return end(loop)
 
 
-class UnfinishedFiles(FileSource):
-    """A log on disk that is not taken for finished."""
-
-    def exhausted(self) -> frozenset[Partition]:
-        return frozenset()
-
-
-def replayed(source: Source, total: int) -> End:
-    done = False
-    with opened(None, SETTINGS) as (store, checkpoints):
-        loop = Loop(source, SETTINGS, store, checkpoints)
-
-        def told(read: int) -> None:
-            nonlocal done
-            done = read == total and loop.passed == loop.reading.clocks.value
-
-        loop.run(told, lambda: done)
-        return end(loop)
-
-
 def read_again(config: Kafka, total: int) -> dict[tuple[str, int], list[bytes | Record]]:
     """What the topics hold."""
     source = KafkaSource(config)
@@ -131,8 +111,8 @@ def test_a_live_run_that_is_killed_is_its_replay(kafka: str, tmp_path: Path) -> 
     assert live.watermark > 0
     assert {row.topic for row in live.journal} >= {config.items}
     records = read_again(config, len(log))
-    assert replayed(Unfinished(records, live.journal), len(log)) == live
+    assert replayed(ListSource(records, live.journal), SETTINGS) == live
     exported(tmp_path / "log", records, live.journal)
-    assert replayed(UnfinishedFiles(tmp_path / "log"), len(log))[1:] == live[1:]  # its dead letters have no timestamps
+    assert replayed(FileSource(tmp_path / "log"), SETTINGS)[1:] == live[1:]  # its dead letters have no timestamps
     with opened(url, SETTINGS) as (store, _):
         assert ledger.load_journal(store.connection) == live.journal

@@ -98,6 +98,13 @@ def replay(
     graph_method: options.GraphMethod = GRAPH_DEFAULT,
     poll: options.Poll = 5000,
     checkpoint_every: options.Every = 200_000,
+    unfinished: Annotated[
+        bool,
+        typer.Option(
+            "--unfinished",
+            help="the log goes on elsewhere: what a daemon would still have waiting is left waiting, not taken for its end",
+        ),
+    ] = False,
     store: options.Store = None,
     checkpoints: options.Checkpoints = None,
     json_: options.Json = None,
@@ -123,7 +130,7 @@ def replay(
         fail(f"method {method!r} cannot go on from a checkpoint: only `belated backtest` may ask for it")
     if method in ORACLES:
         fail(f"method {method!r} reads final labels before they are known: only `belated backtest` may ask for it")
-    _run(log, asked, poll, checkpoint_every, (store, checkpoints), json_, html)
+    _run(log, asked, poll, checkpoint_every, (store, checkpoints), json_, html, finished=not unfinished)
 
 
 def _run(
@@ -136,6 +143,7 @@ def _run(
     html: Path | None,
     seeds: int = 1,
     truth: Any = None,
+    finished: bool = True,
 ) -> None:
     from stream import backtest as run
     from stream.files import FileSource
@@ -152,7 +160,7 @@ def _run(
         result = (
             run.several(seeds, str(log), source, settings, **how)
             if seeds > 1
-            else run.backtest(str(log), source, settings, **how)
+            else run.backtest(str(log), source, settings, **how, finished=finished)
         )
     for place, why in source.left.items():
         warn(f"{source.file(place)}: {why}: it was left for the next run")

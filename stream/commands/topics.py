@@ -13,6 +13,7 @@ from stream.terminal import fail, note, out, progress
 
 if TYPE_CHECKING:
     from stream.config import Kafka
+    from stream.fetch import LiveRun
     from stream.produce import Router
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="settings; `belated config init` writes a file of them")]
@@ -80,7 +81,7 @@ def export(
     dst: Annotated[Path, typer.Argument(help="folder of the log to write; must be empty or new")],
     config: Config,
     from_: Annotated[str, typer.Option("--from", help="earliest, ts=2024-05-01T12:00 or last=6h")] = "earliest",
-    until: Annotated[str, typer.Option(help="end, or ts=2024-05-02")] = "end",
+    until: Annotated[str, typer.Option(help="end, ts=2024-05-02, or commit: as far as --store has read")] = "end",
     store: Annotated[
         str | None, typer.Option(help="label store of the live run, whose journal a replay is to obey")
     ] = None,
@@ -92,12 +93,11 @@ def export(
     Example: belated export incident/ -c belated.toml --from last=6h
     """
     from stream.config import load
-    from stream.fetch import fetch
+    from stream.fetch import NO_RUN, fetch
 
     told = load(config)
     with progress(f"export {dst}") as advance:
-        rows, swaps = _journal(store) if store else ((), None)
-        done = fetch(told.kafka, dst, from_, until, rows, swaps, advance)
+        done = fetch(told.kafka, dst, from_, until, _run(store) if store else NO_RUN, advance)
     for place, (begin, end) in sorted(done.ranges.items()):
         count = done.records[place]
         out.print(f"  {place.topic}/{place.partition}: {count:,} records, offsets {begin} to {end}", markup=False)
@@ -105,15 +105,18 @@ def export(
     out.print(f"{dst}: {sum(done.records.values()):,} records{also}", markup=False)
 
 
-def _journal(store: str) -> Any:
-    """Advances, and swaps of the product graph, if there is one."""
+def _run(store: str) -> "LiveRun":
     from labelstore import ledger
     from labelstore.store import existing
+    from stream.fetch import LiveRun
+    from stream.sources import Partition
 
     with existing(store) as connection:
         newest = ledger.newest(connection)
-        graph = newest is not None and "graph" in newest.progress
-        return ledger.load_journal(connection), ledger.load_swaps(connection) if graph else None
+        progress = newest.progress if newest else {}
+        swaps = ledger.load_swaps(connection) if "graph" in progress else None
+        offsets = {Partition(topic, number): offset for topic, number, offset in progress.get("offsets", [])}
+        return LiveRun(ledger.load_journal(connection), swaps, offsets)
 
 
 def _speed(pace: str) -> float | None:

@@ -8,14 +8,13 @@ The default method is always among them, and the others are held against it.
 Prints means over the seeds and 95 % intervals of the paired block bootstrap, blocks and seeds drawn together.
 """
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from among import among
+from asking import Parser, among
 from rich.progress import track
 
 from labelstore.ledger import Hour
@@ -76,7 +75,7 @@ def sum_of(seeds: list[Mapping[int, Hour]]) -> Hour:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--impressions", type=int, default=250_000)

@@ -14,7 +14,6 @@ Runs go side by side, each with servers of its own. Prints runs, kills, divergen
 or failed: its seed, what differs, and the folder in which it lies.
 """
 
-import argparse
 import multiprocessing
 import os
 import random
@@ -32,6 +31,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import torch
+from asking import Parser
 from ending import Unended, finished, replayed
 from feed import Feed, topics
 from rich.progress import track
@@ -169,7 +169,7 @@ def serving(stack: ExitStack, folder: Path, postgres: bool) -> Servers:
 
 
 def arguments() -> Any:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--jobs", type=int, default=3, help="runs side by side; they wait more than they compute")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="after so many no further run begins")

@@ -16,7 +16,6 @@ ends with status 1 if any is not, or if being ready took 5 s after the imports. 
 figures; PostgreSQL is that of the tests, which commits without waiting for the disk.
 """
 
-import argparse
 import os
 import signal
 import sys
@@ -27,6 +26,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from asking import Parser
 from service import STILL, TOPICS, Daemon, Used, accounted, belated, broker, configure, imports
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -112,7 +112,7 @@ def say(kind: str, told: Told, importing: tuple[float, float]) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--events", type=int, default=1_000_000, help="records of the log, more or less")
     parser.add_argument("--store", choices=("sqlite", "postgres", "both"), default="both")
     asked = parser.parse_args()

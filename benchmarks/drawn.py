@@ -8,13 +8,12 @@ Printed is the divergence from the true p of each method over that of the defaul
 default is ahead; in the first and in the second window, in the one after the change, in the rest, and in all.
 """
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from among import among
+from asking import Parser, among
 from calm import sum_of
 from rich.progress import track
 
@@ -84,7 +83,7 @@ def one(seed: int, impressions: int, methods: tuple[str, ...]) -> Found:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--logs", type=int, default=16)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--impressions", type=int, default=30_000)

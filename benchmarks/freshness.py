@@ -15,7 +15,6 @@ that was sent and its look are looked up. So the figures are of what another pro
 Both include the wait for the next commit (`store.every`). Prints p50, p99 and maximum for each setting of it.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from asking import Parser
 from kafka import KafkaProducer
 from service import TOPICS, Daemon, broker, configure, create
 
@@ -130,7 +130,7 @@ def measure(server: str, folder: Path, every: str, asked: Any) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--every", default="30s,1s", help="settings of store.every")
     parser.add_argument("--purchases", type=int, default=300)
     parser.add_argument("--rate", type=float, default=200.0, help="impressions a second")

@@ -7,7 +7,6 @@ Edges are cut 75/5/20 per seed: training, validation, test. Printed are means ov
 `als`, and torch-geometric for `dirgnn`, which is skipped without it.
 """
 
-import argparse
 import os
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import graph_cold
 import torch
-from among import among
+from asking import Parser, among
 from graph_data import MAGAZINES, Data, Split, read, split
 from graph_dirgnn import dirgnn
 from graph_peers import PEERS, interval
@@ -86,7 +85,7 @@ def table(data: Data, name: str, methods: list[str], seeds: int, valid: bool) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("BELATED_DATA", ".")) / "graph")
     parser.add_argument("--graphs", default="amazon_photo,cora_ml")
     parser.add_argument("--seeds", type=int, default=5)

@@ -10,7 +10,6 @@ that of the steps. ``dual_exact`` has a softmax over all items whatever the size
 as many sources and edges a step at every size, as if the number of steps of an epoch were not bounded.
 """
 
-import argparse
 import json
 import math
 import resource
@@ -21,7 +20,7 @@ from contextlib import suppress
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from among import among
+from asking import Parser, among
 
 PER_PRODUCT, WORDS, EACH, SHAPE = 10, 1000, 10, 0.9  # edges; words there are, and of each product; exponent of ranks
 METHODS = ("dual", "dual_fixed", "dual_exact", "blade", "blade_fixed")
@@ -46,7 +45,7 @@ class Enough(Exception):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--edges", default="50000,500000,5000000")
     parser.add_argument("--methods", type=among(METHODS), default="dual,blade", help=f"of {', '.join(METHODS)}")
     parser.add_argument("--steps", type=int, default=4, help="that are measured")

@@ -9,7 +9,6 @@ bootstrap over hours and seeds, as in every report), and CPU-seconds.
 ``--users`` keeps the records of a share of the users, chosen by a hash of their id, for a log that is too long.
 """
 
-import argparse
 import json
 import tempfile
 import time
@@ -17,6 +16,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from asking import Parser
 from rich.progress import track
 
 from learner.names import DEFAULT, LIVE
@@ -50,7 +50,7 @@ def run(log: Path, told: dict[str, Any], every: str | None) -> tuple[Result, flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("log", type=Path)
     parser.add_argument("--method", default=DEFAULT, choices=LIVE)
     for name, value in (("every", "60d"), ("window", "60d"), ("wait", "7d")):

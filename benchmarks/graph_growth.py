@@ -17,7 +17,6 @@ A citation appears in the month of the later of its two papers, which nearly alw
 Papers cite in their first month only, so a month's citations come from papers that the version before does not know.
 """
 
-import argparse
 import os
 import time
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from asking import Parser
 from graph_peers import PEERS
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, pad
@@ -193,7 +193,7 @@ def _name(month: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("BELATED_DATA", ".")) / "graph")
     parser.add_argument("--until", default="1995-12", help="month up to which the first version knows")
     parser.add_argument("--refreshes", type=int, default=12)

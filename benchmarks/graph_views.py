@@ -12,7 +12,6 @@ edges and follow from them by
 whether or not they are true; and the test edges among them, which are. Counts that know the rules stand beside it.
 """
 
-import argparse
 import os
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import graph as directed
 import torch
-from among import among
+from asking import Parser, among
 from graph_data import MAGAZINES, Data, read, split
 from graph_peers import interval, walk
 from torch import Tensor
@@ -149,7 +148,7 @@ def about(data: Data, seeds: int, valid: bool) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("BELATED_DATA", ".")) / "graph")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--methods", type=among(METHODS), default=",".join(METHODS))

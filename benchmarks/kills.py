@@ -8,7 +8,6 @@ rows) and the checkpoint (the sha256 of its file: weights, optimizer, auxiliary 
 those of a replay nobody disturbed. Prints runs, kills, divergences; ends with status 1 if there is any divergence.
 """
 
-import argparse
 import multiprocessing
 import os
 import random
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from asking import Parser
 from replay import write
 from rich.progress import track
 
@@ -108,7 +108,7 @@ def disturb(context: Any, log: Path, store: Path, every: int, kills: int, length
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--kills", type=int, default=10, help="at random moments, in each run")

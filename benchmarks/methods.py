@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import contest
-from among import among
+from asking import Parser, among
 from contest import Runs
 from rich.progress import Progress
 
@@ -93,7 +93,7 @@ def real(asked: argparse.Namespace, methods: tuple[str, ...]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--scenarios", type=among(SCENARIOS), default=",".join(SCENARIOS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=100)

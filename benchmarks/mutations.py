@@ -8,12 +8,12 @@ in `stream.backtest` and in `belated validate`; blank lines are passed over; the
 the lines; ends with status 1 if any is unaccounted for.
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from asking import Parser
 from broken import HUGE, KINDS, TEXTS, Event, broken, seeded, tampered
 from safetensors.torch import load_file
 
@@ -108,7 +108,7 @@ def account(lines: list[bytes], folder: Path) -> Account:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--lines", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()

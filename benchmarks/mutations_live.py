@@ -8,7 +8,6 @@ value and none are dead letters alike, as no event can be told from them; SIGTER
 Prints what became of the records; ends with status 1 if any is unaccounted for.
 """
 
-import argparse
 import os
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from asking import Parser
 from kafka import KafkaProducer
 from mutations import mutated
 from safetensors.torch import load_file
@@ -70,7 +70,7 @@ def wrong(records: list[bytes | None], status: Status, used: Used, url: str) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--lines", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()

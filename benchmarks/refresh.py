@@ -11,7 +11,6 @@ before it is seen until after its version is served, their CPU-seconds with the 
 longest time in which none passed. Taking the snapshot is part of both; it is in the line of CPU-seconds around the begin.
 """
 
-import argparse
 import os
 import signal
 import statistics
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from asking import Parser
 from service import PARTS, TOPICS, Daemon, belated, broker, configure
 
 APART = 0.5  # seconds between two samples
@@ -120,7 +120,7 @@ def longest(samples: list[Sample]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("log", type=Path)
     for name, value in (("every", "20d"), ("window", "60d"), ("wait", "7d")):
         parser.add_argument(f"--{name}", default=value)

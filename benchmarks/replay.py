@@ -10,7 +10,6 @@ A server's own CPU time is not in it. PostgreSQL: the database that BELATED_POST
 dropped in the end; without it a server is started as for the tests, which commits without waiting for the disk.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from asking import Parser
 
 from labelstore.address import shown
 from learner.names import DEFAULT, LIVE
@@ -126,7 +126,7 @@ def measure(
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = Parser(__doc__)
     arguments.add_argument("--rows", default="100000,1000000", help="records of each log")
     arguments.add_argument("--runs", type=int, default=3, help="runs of each; the median counts")
     arguments.add_argument("--store", default="sqlite", help="sqlite, postgres, or both: sqlite,postgres")

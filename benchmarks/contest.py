@@ -94,14 +94,16 @@ def settled(runs: Runs, methods: Sequence[str]) -> None:
         print(f"  {'method':12}" + "".join(f"{column:>18}" for column in columns) + f"{'RI AUC':>9}{'RI loss':>9}")
         for method in methods:
             values = np.array([[run["methods"][method]["settled"][c] for c in columns] for run in found])
-            error = values.std(0, ddof=1) / np.sqrt(len(found)) if len(found) > 1 else np.full(len(columns), np.nan)
+            error = values.std(0, ddof=1) / np.sqrt(len(found)) if len(found) > 1 else [None] * len(columns)
             gains = [run["methods"][method].get("ri") or {} for run in found]
             parts = [[g[c] for g in gains if g.get(c) is not None] for c in ("auc", "log_loss")]
             shares = "".join(
                 f"{100 * np.mean(part):8.1f}%" if len(part) == len(found) else f"{'-':>9}" for part in parts
             )
             figures = zip(values.mean(0), error, strict=True)
-            cells = "".join(f"{f'{mean:.5f} +-{apart:.5f}':>18}" for mean, apart in figures)
+            cells = "".join(
+                f"{f'{mean:.5f}' if apart is None else f'{mean:.5f} +-{apart:.5f}':>18}" for mean, apart in figures
+            )
             print(f"  {method:12}{cells}{shares}")
 
 

@@ -6,14 +6,15 @@
 
 Each run is a `belated backtest` after a pre-training of one window and a gap of one window (real logs: none), all methods
 in one pass. A simulated run is judged on the rows shown in the week after the drift has set in, by the EXPECTED log loss
-under the true p: its excess over `oracle`, which learns final labels at once. Runs are kept in the cache by scenario and
-seed, so that it can be stopped, started again, and given further methods. Prints the week after the drift with 95 %
+under the true p: its excess over `oracle`, which learns final labels at once. Runs are kept in the cache by code, scenario
+and seed, so that it can be stopped, started again, and given further methods. Prints the week after the drift with 95 %
 intervals of the paired block bootstrap (blocks and seeds drawn together) and PCOC in the day one window later, what is left
 of the best published method's excess, metrics of the whole stream, and the audit of the weights; ``--write`` keeps table
 and plot, ``--costs`` gives the CPU-seconds that each method alone takes for a million events.
 """
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -37,6 +38,8 @@ from stream.simulate.scenario import SCENARIOS, Scenario
 from stream.simulate.write import write
 from stream.truth import beside
 
+ROOT = Path(__file__).resolve().parent.parent
+
 
 def scenario(name: str, seed: int, impressions: int, knobs: dict[str, Any]) -> Scenario:
     return Scenario(seed=seed, impressions=impressions, **(SCENARIOS[name] | knobs))
@@ -58,8 +61,18 @@ def one(name: str, seed: int, methods: tuple[str, ...], impressions: int, knobs:
     }
 
 
+def code() -> str:
+    """Which state of the code: of its sources, in the order of their names."""
+    told = hashlib.sha256()
+    for room in ("labelstore", "learner", "stream"):
+        for file in sorted((ROOT / room).rglob("*.py")):
+            told.update(file.read_bytes())
+    return told.hexdigest()[:12]
+
+
 def cached(cache: Path, name: str, seed: int, methods: tuple[str, ...], impressions: int, knobs: dict[str, Any]) -> Any:
-    """A run, as far as it is in the cache from there: a learner learns the same alone and among others."""
+    """A run, as far as it is in the cache from there: a learner learns the same alone and among others. The cache is of one
+    state of the code: what another one has reached is not shown as today's."""
     key = "-".join([name, str(seed), str(impressions), *(f"{k}={v}" for k, v in sorted(knobs.items()))])
     file = cache / f"{key}.json"
     known = json.loads(file.read_text()) if file.exists() else {"methods": {}, "deciles": {}, "hours": {}}
@@ -103,8 +116,12 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("benchmarks/.cache"))
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--write", type=Path, help="folder for methods.json and methods.html")
-    parser.add_argument("--costs", action="store_true", help="what each method costs, instead")
-    parser.add_argument("--log", help="a converted log instead")
+    parser.add_argument(
+        "--costs",
+        action="store_true",
+        help="what each method costs, instead; asks for --methods and --impressions only",
+    )
+    parser.add_argument("--log", help="a converted log instead; asks for --window, --wait, --seeds and --methods only")
     parser.add_argument("--window", default="30d")
     parser.add_argument("--wait", default="1d")
     asked = parser.parse_args()
@@ -127,11 +144,12 @@ def main() -> None:
 def gathered(asked: argparse.Namespace, methods: tuple[str, ...]) -> Runs:
     """The runs of every scenario, in the order of their seeds."""
     scenarios, knobs = asked.scenarios, json.loads(asked.knobs)
-    asked.cache.mkdir(parents=True, exist_ok=True)
+    cache = asked.cache / code()
+    cache.mkdir(parents=True, exist_ok=True)
     seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
     with ProcessPoolExecutor(asked.jobs) as pool, Progress(disable=not sys.stderr.isatty()) as progress:
         given = {
-            (name, seed): pool.submit(cached, asked.cache, name, seed, methods, asked.impressions, knobs)
+            (name, seed): pool.submit(cached, cache, name, seed, methods, asked.impressions, knobs)
             for seed in seeds
             for name in scenarios
         }

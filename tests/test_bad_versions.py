@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from command_line import belated
 from labelstore import ledger
 from labelstore.item_pairs import Pair
 from labelstore.store import existing
@@ -23,9 +24,9 @@ from stream.loop import Loop
 from stream.related import refresh
 from stream.sources import ListSource
 from stream.workspace import opened
-from test_refresh import EVENTS, SETTINGS, Live, Say, mine, parts, quick, say, shop, taken, whole
+from test_refresh import EVENTS, SETTINGS, Live, mine, parts, quick, shop, taken, whole
 
-__all__ = ["mine", "quick", "say", "whole"]  # fixtures
+__all__ = ["mine", "quick", "whole"]  # fixtures
 
 
 def broken(store: str, version: int) -> None:
@@ -34,44 +35,44 @@ def broken(store: str, version: int) -> None:
     file.write_bytes(file.read_bytes()[:-100])
 
 
-def test_rolling_back_twice_never_goes_forward(mine: str, say: Say) -> None:
+def test_rolling_back_twice_never_goes_forward(mine: str) -> None:
     """There is one version before; what was rolled back is not served again by that, and is still evaluated."""
-    both = json.loads(say("graph", "evaluate", "--store", mine, "--json")[1])
-    assert say("graph", "rollback", "--store", mine)[0] == 0
-    assert re.search(r"served: version 2, .*\nrolled back: version 3, ", say("graph", "status", "--store", mine)[1])
-    status, _, why = say("graph", "rollback", "--store", mine)
+    both = json.loads(belated("graph", "evaluate", "--store", mine, "--json")[1])
+    assert belated("graph", "rollback", "--store", mine)[0] == 0
+    assert re.search(r"served: version 2, .*\nrolled back: version 3, ", belated("graph", "status", "--store", mine)[1])
+    status, _, why = belated("graph", "rollback", "--store", mine)
     assert (status, "no version before the one that is served is kept" in " ".join(why.split())) == (2, True)
-    assert json.loads(say("graph", "evaluate", "--store", mine, "--json")[1]) == both
+    assert json.loads(belated("graph", "evaluate", "--store", mine, "--json")[1]) == both
 
 
-def test_a_corrupt_version_stands_in_the_way_of_nothing_else(mine: str, say: Say) -> None:
+def test_a_corrupt_version_stands_in_the_way_of_nothing_else(mine: str) -> None:
     """The older one is not asked for what follows a product; the one that is served can be left by rolling back."""
     broken(mine, 2)
-    assert say("related", "p1", "--store", mine)[0] == 0
-    status, _, why = say("graph", "rollback", "--store", mine)
+    assert belated("related", "p1", "--store", mine)[0] == 0
+    status, _, why = belated("graph", "rollback", "--store", mine)
     assert (status, "graph-2" in why) == (2, True)
 
 
-def test_rolling_back_from_a_corrupt_version(mine: str, say: Say) -> None:
+def test_rolling_back_from_a_corrupt_version(mine: str) -> None:
     broken(mine, 3)
-    status, _, why = say("related", "p1", "--store", mine)
+    status, _, why = belated("related", "p1", "--store", mine)
     assert (status, "graph-3" in why) == (2, True)
-    assert say("graph", "rollback", "--store", mine)[:2] == (0, "version 2 is served again\n")
-    assert say("related", "p1", "--store", mine)[0] == 0
+    assert belated("graph", "rollback", "--store", mine)[:2] == (0, "version 2 is served again\n")
+    assert belated("related", "p1", "--store", mine)[0] == 0
 
 
-def test_before_the_first_version(tmp_path: Path, say: Say) -> None:
+def test_before_the_first_version(tmp_path: Path) -> None:
     """There is nothing to evaluate; and a log that cannot be read is told."""
     url, log = f"sqlite:///{tmp_path}/store.db", tmp_path / "log.jsonl"
     backtest("log", ListSource(parts(EVENTS[:50], 1)), SETTINGS, url)
-    assert say("graph", "evaluate", "--store", url)[:2] == (0, "no version yet that anything came after\n")
+    assert belated("graph", "evaluate", "--store", url)[:2] == (0, "no version yet that anything came after\n")
     log.write_bytes(b'{"nope":1}\n' * 5 + b"\n".join(lines(EVENTS[:50])) + b"\n")
-    _, found, warned = say("graph", "evaluate", str(log))
+    _, found, warned = belated("graph", "evaluate", str(log))
     assert "no version yet" in found
     assert "5 of 55 records could not be read" in " ".join(warned.split())
 
 
-def test_a_mapped_log_is_evaluated(tmp_path: Path, say: Say) -> None:
+def test_a_mapped_log_is_evaluated(tmp_path: Path) -> None:
     """With the file of settings that makes events of its records."""
     log, file = tmp_path / "log.jsonl", tmp_path / "b.toml"
     events = [
@@ -82,7 +83,10 @@ def test_a_mapped_log_is_evaluated(tmp_path: Path, say: Say) -> None:
     log.write_bytes(b"\n".join(lines(events)) + b"\n")
     names = 'event_id = "what"\nuser_id = "who"\nitem_id = "sku"\nat = "at"\n'
     file.write_text(f'[mapping.log]\ntype = "conversion"\nkind = "purchase"\n{names}')
-    assert len(json.loads(say("graph", "evaluate", str(log), "-c", str(file), "--graph-every", "3d", "--json")[1])) == 2
+    assert (
+        len(json.loads(belated("graph", "evaluate", str(log), "-c", str(file), "--graph-every", "3d", "--json")[1]))
+        == 2
+    )
 
 
 def test_a_replay_goes_on_by_itself_after_a_version_of_a_person(tmp_path: Path) -> None:

@@ -1,18 +1,15 @@
 """The command line as a user meets it: commands, results, errors in one line."""
 
 import json
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
-from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
+from command_line import belated
 from learner.names import DEFAULT, USUAL
 from strategies import DAY, HOUR, T0, lines
-from stream.cli import main
 from test_loop import own
 
 EVENTS: list[dict[str, Any]] = sorted(
@@ -46,25 +43,6 @@ PARTS = [
     "duplicates",
     "forgotten",
 ]
-
-
-class Done(NamedTuple):
-    """How a command ended, and what it said."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def belated(*arguments: str | Path) -> Done:
-    """A command in this process, which has imported already what each would import anew."""
-    said, told = StringIO(), StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(told):
-        patch.setattr(sys, "argv", ["belated", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-    code = ended.value.code
-    return Done(code if isinstance(code, int) else 0, said.getvalue(), told.getvalue())
 
 
 @pytest.fixture(scope="module")

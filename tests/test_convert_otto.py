@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from command_line import belated
 from converting import events, found, none
 from labelstore.events import Conversion, Event, Impression, Signal
 from stream.convert.log import Summary
 from stream.convert.otto import convert
 from stream.sources import SourceError
-from test_cli import belated
 
 T0 = 1_659_304_800_000  # ms; midnight in Germany, a Monday
 

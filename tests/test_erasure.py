@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from sqlalchemy import create_engine, func, select
 
+from command_line import belated
 from labelstore import erasure, ledger, vacuum
 from labelstore.events import ADAPTER
 from labelstore.stats import digest
@@ -26,7 +27,6 @@ from strategies import DAY, HOUR, T0, lines, logs
 from stream import blanking
 from stream.backtest import Result, backtest
 from stream.blanking import blank
-from stream.cli import main
 from stream.erasure import Forgotten, forget
 from stream.files import FileSource
 from stream.settings import Settings
@@ -333,20 +333,16 @@ def test_ids_that_only_the_log_knows(tmp_path: Path) -> None:
     assert forget(USER, url(tmp_path), FileSource(log)) == Forgotten({"signals": 1}, 2, 1, [])
 
 
-def test_an_unknown_user(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_user(folder: Path) -> None:
     """Nothing is found, nothing is changed, the status is 1."""
     before = (
         rows(url(folder)),
         (folder / "log/events/0.jsonl").read_bytes(),
         sorted(checkpoint_folder(url(folder)).iterdir()),
     )
-    monkeypatch.setattr(
-        sys, "argv", ["belated", "forget", "--user", "anna", "--store", url(folder), "--log", str(folder / "log")]
-    )
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 1
-    assert "user 'anna': nothing was found in" in capsys.readouterr().err
+    status, _, err = belated("forget", "--user", "anna", "--store", url(folder), "--log", folder / "log")
+    assert status == 1
+    assert "user 'anna': nothing was found in" in err
     assert before == (
         rows(url(folder)), (folder / "log/events/0.jsonl").read_bytes(), sorted(checkpoint_folder(url(folder)).iterdir())
     )  # fmt: skip

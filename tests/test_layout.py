@@ -10,6 +10,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, column, inspect, table, text
 
+from command_line import belated
 from labelstore import layout
 from labelstore.engines import engine_of
 from labelstore.store import LabelStore, StoreError, existing, upgrade
@@ -19,7 +20,6 @@ from stream.backtest import backtest
 from stream.settings import Settings
 from stream.sources import ListSource
 from stream.workspace import alone
-from test_letters import said
 
 SETTINGS = Settings(methods=("settled",), window=2 * DAY, wait=5 * HOUR)
 SHOWN: list[dict[str, Any]] = [{"type": "impression", "impression_id": f"i{n}", "at": T0 + n} for n in range(20)]
@@ -206,17 +206,17 @@ def test_a_store_is_made_whole_or_not_at_all(store_url: str, monkeypatch: pytest
     LabelStore(store_url, {"purchase": DAY}, DAY).close()
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(tmp_path: Path) -> None:
     """`belated store upgrade` says from which revision to which; where there is no store it makes none."""
     url = f"sqlite:///{tmp_path}/s.db"
     with closing(LabelStore(url, {"purchase": DAY}, DAY)) as store, store.engine.begin() as connection:
         for change in (*BACK["0001"], "DROP TABLE alembic_version"):
             connection.execute(text(change))
-    assert said(capsys, monkeypatch, "store", "upgrade", "--store", url)[:2] == (0, f"revision 0001 -> {layout.HEAD}\n")
-    assert "newest already" in said(capsys, monkeypatch, "store", "upgrade", "--store", url)[1]
+    assert belated("store", "upgrade", "--store", url)[:2] == (0, f"revision 0001 -> {layout.HEAD}\n")
+    assert "newest already" in belated("store", "upgrade", "--store", url)[1]
     with alone(url, tmp_path / "s.checkpoints"):  # somebody is writing: a store that needs nothing is left alone
-        assert said(capsys, monkeypatch, "store", "upgrade", "--create", "--store", url)[0] == 0
+        assert belated("store", "upgrade", "--create", "--store", url)[0] == 0
     (tmp_path / "empty.db").write_bytes(b"")
     for name, says in (("none.db", "no such file"), ("empty.db", "holds no label store")):
-        status, _, err = said(capsys, monkeypatch, "store", "upgrade", "--store", f"sqlite:///{tmp_path}/{name}")
+        status, _, err = belated("store", "upgrade", "--store", f"sqlite:///{tmp_path}/{name}")
         assert (status, says in " ".join(err.split())) == (2, True)

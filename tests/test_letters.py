@@ -5,8 +5,6 @@ import json
 import os
 import resource
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
+from command_line import belated
 from labelstore import letters
 from labelstore.ledger import DEAD_LETTER_BYTES
 from labelstore.letters import Place
@@ -23,7 +22,6 @@ from strategies import DAY, HOUR, T0, lines, logs
 from stream import retry as retrying
 from stream.appending import Tail
 from stream.backtest import backtest
-from stream.cli import main
 from stream.envelope import parse, spell
 from stream.files import FileSource
 from stream.retry import Choice, retry
@@ -95,39 +93,20 @@ def folder(replayed: Path, tmp_path: Path) -> Path:
     return tmp_path / "own"
 
 
-def said(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
-) -> tuple[int, str, str]:
-    """(status, output, errors) of the command line, in this process."""
-    monkeypatch.setattr(sys, "argv", ["belated", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    output = capsys.readouterr()
-    return int(ended.value.code or 0), output.out, output.err
-
-
-def test_a_mended_record_becomes_a_label(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mended_record_becomes_a_label(tmp_path: Path) -> None:
     """By the command line: a broken purchase is a dead letter, is corrected, is read by the next replay, and counts."""
-
-    def belated(*arguments: object) -> str:
-        command = [sys.executable, "-m", "stream.cli", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
     write(tmp_path, end=b"")  # the last line lacks its end
     log, store = tmp_path / "log", ("--store", url(tmp_path))
-    before = json.loads(belated("replay", log, *OPTIONS, *store, "--json", "-"))["events"]
+    before = json.loads(belated("replay", log, *OPTIONS, *store, "--json", "-").stdout)["events"]
     assert (before["read"], before["dead_letters"], before["conversions"]) == (24, 4, 0)
     done = belated("dlq", "retry", "events/0@5", "--log", log, *store, "--value", json.dumps(MENDED))
-    assert "events/0@5: appended as events/0@24" in done
-    after = json.loads(belated("replay", log, *OPTIONS, *store, "--json", "-"))["events"]
+    assert "events/0@5: appended as events/0@24" in done.stdout
+    after = json.loads(belated("replay", log, *OPTIONS, *store, "--json", "-").stdout)["events"]
     assert (after["read"], after["dead_letters"], after["conversions"]) == (25, 4, 1)
     assert after["read"] == accounted(after)
-    assert "conversion purchase" in said(capsys, monkeypatch, "labels", "show", "i7", *store)[1]
-    status, text_, _ = said(capsys, monkeypatch, "dlq", "retry", "events/0@5", "--log", log, *store)
+    assert "conversion purchase" in belated("labels", "show", "i7", *store)[1]
+    status, text_, _ = belated("dlq", "retry", "events/0@5", "--log", log, *store)
     assert (status, "was retried already, as events/0@24" in text_) == (1, True)
 
 
@@ -290,9 +269,9 @@ def test_one_writer_at_a_time(folder: Path) -> None:
         again(folder)
 
 
-def test_the_list(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list(folder: Path) -> None:
     """Place, time, size, reason; all are counted by reason; nothing in it is obeyed by a terminal."""
-    status, text_, _ = said(capsys, monkeypatch, "dlq", "list", "--store", url(folder))
+    status, text_, _ = belated("dlq", "list", "--store", url(folder))
     assert status == 0
     for words in (
         "events/0@5",
@@ -304,28 +283,28 @@ def test_the_list(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
         assert words in text_
     assert "\x1b[31m" not in text_
     given_ = ("dlq", "list", "--store", url(folder), "--reason", "JSON", "--limit", 1, "--json")
-    told = json.loads(said(capsys, monkeypatch, *given_)[1])
+    told = json.loads(belated(*given_)[1])
     assert [letter["place"] for letter in told["letters"]] == ["events/0@9"]
     assert [(count["letters"], count["retried"]) for count in told["reasons"]] == [(1, 0)]
     assert (
         "no dead letters with a reason that holds '%'"
-        in said(capsys, monkeypatch, "dlq", "list", "--store", url(folder), "--reason", "%")[1]
+        in belated("dlq", "list", "--store", url(folder), "--reason", "%")[1]
     )
 
 
-def test_one_letter(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_letter(folder: Path) -> None:
     """The store shows what it keeps and says when that is not all; the log has it whole; escapes are spelled out."""
     store = ("--store", url(folder))
-    kept = said(capsys, monkeypatch, "dlq", "show", "events/0@13", *store)[1]
+    kept = belated("dlq", "show", "events/0@13", *store)[1]
     assert f"the first {DEAD_LETTER_BYTES:,} bytes, which is all the store keeps" in kept
     assert (
         kept.count("n")
         < DEAD_LETTER_BYTES
         < 15_000
-        <= (said(capsys, monkeypatch, "dlq", "show", "events/0@13", *store, "--log", folder / "log")[1].count("n"))
+        <= (belated("dlq", "show", "events/0@13", *store, "--log", folder / "log")[1].count("n"))
     )
-    assert r"item\x1b[31m" in said(capsys, monkeypatch, "dlq", "show", "events/0@9", *store)[1]
-    enveloped = said(capsys, monkeypatch, "dlq", "show", "events/0@11", *store)[1]
+    assert r"item\x1b[31m" in belated("dlq", "show", "events/0@9", *store)[1]
+    enveloped = belated("dlq", "show", "events/0@11", *store)[1]
     assert "key: u1" in enveloped
     assert f"({T0})" in enveloped
 
@@ -359,23 +338,19 @@ def test_one_letter(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatc
 )
 def test_wrong_arguments(
     replayed: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
     status: int,
     says: str,
 ) -> None:
     """An error is one sentence with the remedy."""
     given_ = {"URL": url(replayed), "LOG": str(replayed / "log"), "NONE": "none"}
-    found = said(capsys, monkeypatch, "dlq", *(given_.get(argument, argument) for argument in arguments))
+    found = belated("dlq", *(given_.get(argument, argument) for argument in arguments))
     assert found[0] == status
     assert says in " ".join(found[2].split())
     assert not os.path.exists("none.checkpoints")
 
 
-def test_a_log_in_seconds_is_one_reason(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_log_in_seconds_is_one_reason(tmp_path: Path) -> None:
     """Records that are wrong alike are told once, with their number, one of them and the remedy; by `retry` too."""
     file, log, store = write(tmp_path), tmp_path / "log", url(tmp_path)
     file.write_bytes(b"".join(json.dumps(row | {"at": row["at"] // 1000}).encode() + b"\n" for row in SHOWN))
@@ -385,7 +360,7 @@ def test_a_log_in_seconds_is_one_reason(
         ("dlq", "list", "--store", store, "--limit", 0),
         ("dlq", "retry", "--all", "--store", store, "--log", log),
     ):
-        output = said(capsys, monkeypatch, *asked)[1].replace("\n", " ")
+        output = belated(*asked)[1].replace("\n", " ")
         assert output.count("impression.at: expected milliseconds since 1970") == 1
         assert f"(seconds? multiply by 1000), got {T0 // 1000}" in output
         assert "20: impression.at" in output

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, func, make_url, select, text
 
+from command_line import belated
 from labelstore.address import SECRET, read, shown
 from labelstore.ledger import newest
 from labelstore.stats import digest
@@ -30,7 +31,6 @@ from stream.sources import ListSource, Record
 from stream.upkeep import compact
 from stream.workspace import opened
 from test_erasure import BROKEN, EVENTS, USER, his, write
-from test_letters import said
 
 SETTINGS = Settings(methods=("pq_signals", "settled"), window=2 * DAY, wait=5 * HOUR, keep=5 * DAY)
 OPTIONS = ("--method", "settled", "--window", "2d", "--wait", "5h")
@@ -279,16 +279,14 @@ def kept(schema: str, tmp_path: Path) -> tuple[str, ...]:
     return "--store", schema, "--checkpoints", str(tmp_path / "c")
 
 
-def test_the_commands(
-    kept: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_commands(kept: tuple[str, ...], tmp_path: Path) -> None:
     """Statistics, compacting, dead letters, lives, exports and upgrades work as on SQLite; nobody prints the password."""
     url, password = kept[1], str(make_url(kept[1]).password)
     log = str(tmp_path / "log")
     (tmp_path / "c" / "99.partial").write_bytes(b"x")
 
     def ok(*words: str) -> str:
-        status, out, err = said(capsys, monkeypatch, *words)
+        status, out, err = belated(*words)
         assert (status, err) == (0, ""), words
         assert password not in out
         return out
@@ -310,15 +308,13 @@ def test_the_commands(
         assert connection.execute(select(func.count(dead_letters.c.retried))).scalar_one() == 1
     assert name in ok("labels", "show", name, "--store", url)
     ok("store", "upgrade", "--store", url)
-    status, _, _ = said(capsys, monkeypatch, "labels", "export", str(tmp_path / "t.csv"), "--store", url)
+    status, _, _ = belated("labels", "export", str(tmp_path / "t.csv"), "--store", url)
     assert (status, (tmp_path / "t.csv").exists()) == (0, True)
 
 
-def test_forgetting(
-    kept: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_forgetting(kept: tuple[str, ...], tmp_path: Path) -> None:
     """A user is erased, from rows and log; the rest stays, and the replay goes on."""
-    status, out, _ = said(capsys, monkeypatch, "forget", "--user", USER, *kept, "--log", str(tmp_path / "log"))
+    status, out, _ = belated("forget", "--user", USER, *kept, "--log", str(tmp_path / "log"))
     assert (status, out.startswith("erased from postgresql")) == (0, True)
     with existing(kept[1]) as connection:
         left = set(connection.execute(select(impressions.c.id)).scalars())
@@ -328,4 +324,4 @@ def test_forgetting(
     gone = {e["event_id"] for e, his_ in zip(EVENTS, mine, strict=True) if e["type"] == "conversion" and his_}
     assert left == stay
     assert not bought & gone
-    assert said(capsys, monkeypatch, "replay", str(tmp_path / "log"), *OPTIONS, *kept)[0] == 0
+    assert belated("replay", str(tmp_path / "log"), *OPTIONS, *kept)[0] == 0

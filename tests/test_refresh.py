@@ -14,6 +14,7 @@ import torch
 from pydantic_core import from_json
 from sqlalchemy import select
 
+from command_line import belated
 from labelstore import ledger
 from labelstore.item_pairs import Pair
 from labelstore.ledger import Swap
@@ -35,7 +36,6 @@ from stream.settings import Settings
 from stream.snapshot import Refused
 from stream.sources import ListSource
 from stream.workspace import opened
-from test_letters import said
 
 SETTINGS = Settings(methods=("settled",), window=2 * DAY, wait=5 * HOUR, keep=10 * DAY, graph_every=3 * DAY)
 GROUPS, SIZE = 4, 5
@@ -322,13 +322,6 @@ def test_a_version_that_went_wrong_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 # what a person may ask and do -----------------------------------------------------------------------------------------
 
-Say = Any
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Say:
-    return lambda *words: said(capsys, monkeypatch, *words)
-
 
 @pytest.fixture
 def mine(whole: tuple[Path, Any], tmp_path: Path) -> str:
@@ -338,39 +331,39 @@ def mine(whole: tuple[Path, Any], tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/mine/store.db"
 
 
-def test_related(mine: str, say: Say) -> None:
+def test_related(mine: str) -> None:
     """A table of products by rel; one that nobody knows is an error, and so is a store without a graph."""
-    status, table, _ = say("related", "p1", "--store", mine, "-k", "5")
+    status, table, _ = belated("related", "p1", "--store", mine, "-k", "5")
     assert (status, len(table.strip().splitlines())) == (0, 7)
-    found = json.loads(say("related", "p1", "--store", mine, "-k", "5", "--json")[1])
+    found = json.loads(belated("related", "p1", "--store", mine, "-k", "5", "--json")[1])
     assert [one["rel"] for one in found] == sorted((one["rel"] for one in found), reverse=True)
     assert "p1" not in {one["item"] for one in found}
     assert any(one["bought"] > 0 for one in found)
-    assert "knows of nothing" in say("related", "nobody", "--store", mine)[2]
-    assert "no other product is cold" in say("related", "p1", "--store", mine, "--new", "3")[1]
+    assert "knows of nothing" in belated("related", "nobody", "--store", mine)[2]
+    assert "no other product is cold" in belated("related", "p1", "--store", mine, "--new", "3")[1]
 
 
-def test_cold_products_have_places_of_their_own(tmp_path: Path, say: Say) -> None:
+def test_cold_products_have_places_of_their_own(tmp_path: Path) -> None:
     """--new adds cold ones by rel that are not among the first, as many as there are, and leaves the first alone."""
     unsold = [{"type": "item", "item_id": f"n{n}", "at": T0, "features": {"group": "g2", "price": n}} for n in range(3)]
     run(tmp_path, parts([*unsold, *EVENTS], 1))
     words = ("related", "p6", "--store", f"sqlite:///{tmp_path}/store.db", "--json")
-    everyone = json.loads(say(*words, "-k", "30")[1])
+    everyone = json.loads(belated(*words, "-k", "30")[1])
     first, cold = everyone[:2], [one for one in everyone[2:] if one["cold"]]
     assert {one["item"] for one in cold} <= {"n0", "n1", "n2"}
     assert len(cold) >= 2
     for new in (1, 2, 30):
-        assert json.loads(say(*words, "-k", "2", "--new", str(new))[1]) == first + cold[:new]
+        assert json.loads(belated(*words, "-k", "2", "--new", str(new))[1]) == first + cold[:new]
 
 
-def test_status_rollback_and_refresh(mine: str, say: Say) -> None:
+def test_status_rollback_and_refresh(mine: str) -> None:
     """Back to the version before and on to a new one: each a commit, each a swap, and what is served follows."""
-    told = say("graph", "status", "--store", mine)[1]
+    told = belated("graph", "status", "--store", mine)[1]
     assert "served: version 3" in told
     assert "settings links, shift " in told
-    assert say("graph", "rollback", "--store", mine)[:2] == (0, "version 2 is served again\n")
-    assert json.loads(say("graph", "status", "--store", mine, "--json")[1])["bundles"][0]["version"] == 2
-    assert say("graph", "refresh", "--store", mine)[1].startswith("version 4 is served: 20 products")
+    assert belated("graph", "rollback", "--store", mine)[:2] == (0, "version 2 is served again\n")
+    assert json.loads(belated("graph", "status", "--store", mine, "--json")[1])["bundles"][0]["version"] == 2
+    assert belated("graph", "refresh", "--store", mine)[1].startswith("version 4 is served: 20 products")
     with existing(mine) as connection:
         rows = ledger.load_swaps(connection)
     assert [row.version for row in rows] == [1, 2, 3, 4]  # of one moment the last counts
@@ -406,25 +399,25 @@ def test_what_came_since_is_not_in_the_yardsticks() -> None:
     assert prequential.interval(before._replace(bought=None), left) is None
 
 
-def test_evaluate(mine: str, say: Say, tmp_path: Path) -> None:
+def test_evaluate(mine: str, tmp_path: Path) -> None:
     """Of a store, and of a log: the same figures where both have the version."""
-    found = json.loads(say("graph", "evaluate", "--store", mine, "--json")[1])
+    found = json.loads(belated("graph", "evaluate", "--store", mine, "--json")[1])
     assert [one["version"] for one in found] == [2, 3]
     assert found[0]["figures"].keys() == {"version 2", "popularity", "walk"}
     assert 0 <= found[0]["figures"]["walk"]["hits"] <= 1
     log = tmp_path / "log.jsonl"
     log.write_bytes(b"\n".join(lines(EVENTS)) + b"\n")
     (tmp_path / "b.toml").write_text('[learner]\nwindow = "2d"\nkeep = "10d"\ngraph_every = "3d"\n')
-    again = json.loads(say("graph", "evaluate", str(log), "-c", str(tmp_path / "b.toml"), "--json")[1])
+    again = json.loads(belated("graph", "evaluate", str(log), "-c", str(tmp_path / "b.toml"), "--json")[1])
     assert [one["version"] for one in again] == [1, 2]
     assert again[1] == found[0]
-    assert "cold HR@10" in say("graph", "evaluate", "--store", mine)[1]
-    assert say("graph", "evaluate")[0] == 2
+    assert "cold HR@10" in belated("graph", "evaluate", "--store", mine)[1]
+    assert belated("graph", "evaluate")[0] == 2
 
 
-def test_the_export_has_what_it_said(mine: str, say: Say, tmp_path: Path) -> None:
+def test_the_export_has_what_it_said(mine: str, tmp_path: Path) -> None:
     """As it is stored with each impression; empty before the first version."""
-    assert say("labels", "export", str(tmp_path / "t.csv"), "--store", mine)[0] == 0
+    assert belated("labels", "export", str(tmp_path / "t.csv"), "--store", mine)[0] == 0
     with (tmp_path / "t.csv").open(newline="") as file:
         found = {row["impression_id"]: row["graph"] for row in csv.DictReader(file)}
     with existing(mine) as connection:
@@ -433,11 +426,11 @@ def test_the_export_has_what_it_said(mine: str, say: Say, tmp_path: Path) -> Non
     assert {bool(text) for text in found.values()} == {True, False}
 
 
-def test_without_a_graph_the_remedy_is_told(tmp_path: Path, say: Say) -> None:
+def test_without_a_graph_the_remedy_is_told(tmp_path: Path) -> None:
     """A store of a run without a graph has no related products."""
     url = f"sqlite:///{tmp_path}/store.db"
     backtest("log", ListSource(parts(EVENTS[:50], 1)), SETTINGS.model_copy(update={"graph_every": None}), url)
-    assert "--graph-every 7d" in " ".join(say("related", "p1", "--store", url)[2].split())
+    assert "--graph-every 7d" in " ".join(belated("related", "p1", "--store", url)[2].split())
 
 
 def test_a_forgotten_user(mine: str) -> None:

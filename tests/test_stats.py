@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, delete, func, select
 
+from command_line import belated
 from labelstore.stats import digest
 from labelstore.store import LabelStore, StoreError, existing
 from labelstore.tables import impressions, metadata, predictions
@@ -23,7 +24,6 @@ from stream.settings import Settings
 from stream.sources import ListSource
 from stream.upkeep import compact, sizes
 from stream.workspace import alone, checkpoint_folder
-from test_letters import said
 
 SETTINGS = Settings(methods=("settled",), window=2 * DAY, wait=5 * HOUR)
 SHOWN: list[dict[str, Any]] = [
@@ -55,9 +55,9 @@ def folder(replayed: Path, tmp_path: Path) -> Path:
     return tmp_path / "own"
 
 
-def test_the_figures(replayed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figures(replayed: Path) -> None:
     """Checkpoint, event time, offsets, settings, rows, span, bytes and dead letters, as they are in store and folder."""
-    status, out, _ = said(capsys, monkeypatch, "store", "stats", "--store", url(replayed), "--digest", "--json")
+    status, out, _ = belated("store", "stats", "--store", url(replayed), "--digest", "--json")
     told = json.loads(out)
     assert status == 0
     assert (told["checkpoint"], told["passed"]) == (4, T0 + 299 * HOUR + 1)
@@ -79,9 +79,9 @@ def test_the_figures(replayed: Path, capsys: pytest.CaptureFixture[str], monkeyp
     ]
 
 
-def test_the_table(replayed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table(replayed: Path) -> None:
     """The same for people; without --digest there is none."""
-    status, out, _ = said(capsys, monkeypatch, "store", "stats", "--store", url(replayed))
+    status, out, _ = belated("store", "stats", "--store", url(replayed))
     assert status == 0
     said_ = " ".join(out.split())
     for words in (
@@ -96,38 +96,29 @@ def test_the_table(replayed: Path, capsys: pytest.CaptureFixture[str], monkeypat
     assert "digest" not in said_
 
 
-def test_a_store_before_its_first_commit(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_before_its_first_commit(tmp_path: Path) -> None:
     """A run that was killed before it committed leaves a store that knows nothing, and this is said."""
     LabelStore(url(tmp_path), {"purchase": DAY}, DAY).close()
-    status, out, _ = said(capsys, monkeypatch, "store", "stats", "--store", url(tmp_path))
+    status, out, _ = belated("store", "stats", "--store", url(tmp_path))
     assert (status, "no checkpoint yet" in out) == (0, True)
-    assert (
-        json.loads(said(capsys, monkeypatch, "store", "stats", "--store", url(tmp_path), "--json")[1])["checkpoint"]
-        is None
-    )
-    assert "has no checkpoint" in said(capsys, monkeypatch, "forget", "--user", "u", "--store", url(tmp_path))[2]
+    assert json.loads(belated("store", "stats", "--store", url(tmp_path), "--json")[1])["checkpoint"] is None
+    assert "has no checkpoint" in belated("forget", "--user", "u", "--store", url(tmp_path))[2]
     assert compact(url(tmp_path)).removed == []
 
 
-def test_a_store_in_which_nothing_has_passed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_in_which_nothing_has_passed(tmp_path: Path) -> None:
     """All records of a log were refused: this is when one asks."""
     late = [json.dumps(event | {"at": event["at"] // 1000}).encode() for event in SHOWN[:5]]
     run(url(tmp_path), late)
-    status, out, _ = said(capsys, monkeypatch, "store", "stats", "--store", url(tmp_path))
+    status, out, _ = belated("store", "stats", "--store", url(tmp_path))
     assert (status, "event time: none has passed" in " ".join(out.split())) == (0, True)
 
 
-def test_all_settings_are_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_settings_are_told(tmp_path: Path) -> None:
     """Zeros too, and those of the product graph where there is one."""
     settings = SETTINGS.model_copy(update={"graph_every": 3 * DAY})
     backtest("log", ListSource({("events", 0): lines(SHOWN[:5])}), settings, url(tmp_path))
-    out = " ".join(said(capsys, monkeypatch, "store", "stats", "--store", url(tmp_path))[1].split())
+    out = " ".join(belated("store", "stats", "--store", url(tmp_path))[1].split())
     for words in ("seed 0", "lateness 0s", "graph_every 3d", "graph_method dual", "graph_half_life 90d"):
         assert words in out
 
@@ -254,10 +245,10 @@ def test_only_one_writes(folder: Path) -> None:
         compact(url(folder))
 
 
-def test_what_compact_says(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_compact_says(folder: Path) -> None:
     """Sizes before and after, and what was removed."""
     (checkpoint_folder(url(folder)) / "9.partial").write_bytes(b"x" * 1000)
-    status, out, _ = said(capsys, monkeypatch, "store", "compact", "--store", url(folder))
+    status, out, _ = belated("store", "compact", "--store", url(folder))
     before = upkeep.sizes(url(folder)).checkpoints + 1000
     assert status == 0
     assert f"checkpoints: {before:,} -> {before - 1000:,} bytes" in out
@@ -276,8 +267,6 @@ def test_what_compact_says(folder: Path, capsys: pytest.CaptureFixture[str], mon
 )
 def test_wrong_stores(
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
     command: list[str],
     store: str,
     says: str,
@@ -285,7 +274,7 @@ def test_wrong_stores(
     """A store that is not there, or is something else, is refused in a sentence, and nothing is made."""
     (tmp_path / "noise.db").write_bytes(b"not a database" * 1000)
     (tmp_path / "empty.db").write_bytes(b"")
-    status, _, err = said(capsys, monkeypatch, *command, "--store", store.replace("DIR", str(tmp_path)))
+    status, _, err = belated(*command, "--store", store.replace("DIR", str(tmp_path)))
     assert (status, says in " ".join(err.split())) == (2, True)
     assert not list(tmp_path.glob("*.checkpoints"))
 
@@ -293,8 +282,8 @@ def test_wrong_stores(
 @pytest.mark.parametrize(
     "command", ["dlq list", "dlq show", "dlq retry", "forget", "store stats", "store compact", "dlq", "store"]
 )
-def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_teaches(command: str) -> None:
     """Every command says what it does and describes its options."""
-    status, out, _ = said(capsys, monkeypatch, *command.split(), "--help")
+    status, out, _ = belated(*command.split(), "--help")
     assert status == 0
     assert len(out.splitlines()) > 8

@@ -25,7 +25,7 @@ from labelstore import ledger
 from labelstore.refusals import BelatedError
 from labelstore.store import LabelStore
 from stream.forwarding import Outbox, forward
-from stream.settings import Settings
+from stream.settings import Settings, lasts, spell
 
 KEEP = 2  # files
 
@@ -83,19 +83,31 @@ class Checkpoints:
         return load(data), row.progress
 
     def _same_settings(self, written: dict[str, Any]) -> None:
-        asked = self._settings.told()
-        for name in sorted(asked.keys() | written.keys()):
-            if asked.get(name) != written.get(name):
-                raise CheckpointError(
-                    f"the store was written with {name} = {_short(written.get(name))}, "
-                    f"asked for is {_short(asked.get(name))}; "
-                    "use the same options to go on, or another --store to start anew"
-                )
+        was, now = _by_name(written), _by_name(self._settings.told())
+        others = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
+        if others:
+            raise CheckpointError(
+                f"the store was written with {', '.join(f'{n} = {_said(n, was.get(n))}' for n in others)}, "
+                f"asked for is {', '.join(f'{n} = {_said(n, now.get(n), n in was)}' for n in others)}; "
+                "use the same options to go on, or another --store to start anew"
+            )
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
+def _by_name(told: dict[str, Any]) -> dict[str, Any]:
+    """Settings, those of each mapped topic one."""
+    topics = {f"mapping.{topic}": value for topic, value in told.get("mapping", {}).items()}
+    return {name: value for name, value in told.items() if name != "mapping"} | topics
+
+
+def _said(name: str, value: Any, again: bool = False) -> str:
+    """A setting as a person writes it."""
+    if value is None:
+        return "none"
+    if name.startswith("mapping."):
+        return "another one" if again else "one"
+    return (
+        spell(value) if lasts(Settings.model_fields[name]) else ", ".join(value) if type(value) is list else str(value)
+    )
 
 
 def kept(folder: Path, name: str, sha256: str) -> bytes:

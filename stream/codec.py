@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from labelstore.events import ADAPTER, EARLIEST, LATEST, Event, Impression
+from stream.envelope import not_json
 from stream.foreign import Ignored, Misfit, Plan, Translator
 from stream.mapping import Topic
 from stream.sources import Record
@@ -135,7 +136,7 @@ def _place(loc: tuple[int | str, ...]) -> str:
 def _sentence(kind: str, place: str, message: str, value: Any) -> str:
     shown = repr(value)[:60]
     if kind == "json_invalid":
-        return f"not JSON: {message.removeprefix('Invalid JSON: ')}"
+        return not_json(value, message.removeprefix("Invalid JSON: "))
     if kind == "dict_type" and not place:
         return f"expected one JSON object, got {shown}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):

@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError
 from labelstore.address import EXPECTED
 from labelstore.refusals import BelatedError
 from stream.mapping import Topic
-from stream.settings import UNITS, Duration, Settings, sentence
+from stream.settings import UNITS, Duration, Settings, as_written, sentence
 from stream.start import start as begin
 
 PREFIX = "BELATED_"
@@ -231,7 +231,7 @@ def load(file: Path | None, without: tuple[str, ...] = ()) -> Config:
                 f"{file}: {key} does not belong into a file; put it into the environment: {variable(key)}"
             )
     try:
-        return Config(**{name: part for name, part in told.items() if name not in without})
+        return Config(**as_written(Config, {name: part for name, part in told.items() if name not in without}))
     except ValidationError as error:
         raise ConfigError("; ".join(_sentences(file, error))) from None
     except SettingsError as error:

@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64decode, b64encode
+from codecs import BOM_UTF8
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -90,3 +91,18 @@ def _packed(text: Any) -> bytes | None:
         return b64decode(text, validate=True) if isinstance(text, str) else None
     except ValueError:
         return None
+
+
+def not_json(value: bytes, why: str) -> str:
+    """What is wrong with bytes that are no JSON.
+
+    >>> not_json(b"\\xef\\xbb\\xbf{}", ""), not_json(b"gr\\xfc\\xdfe", "")
+    ('not JSON: begins with a byte order mark; save the file as UTF-8 without one', 'not UTF-8, as JSON is')
+    """
+    if value.startswith(BOM_UTF8):
+        return "not JSON: begins with a byte order mark; save the file as UTF-8 without one"
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return "not UTF-8, as JSON is"
+    return f"not JSON: {why}"

@@ -12,7 +12,7 @@ offset of a line is its number.
 """
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
@@ -26,6 +26,9 @@ from stream.packed import open_log
 from stream.sources import NO_MARKS, Partition, Record, SourceError, digest
 
 LONGEST = 2_200_000  # bytes kept of one line: an envelope with the largest record; the codec refuses what is longer
+ENDINGS = ("jsonl", "jsonl.gz", "jsonl.zst")
+MEANT = {".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".gz", ".zst"}  # what a file of records may end in
+OURS = {"journal.jsonl", "swaps.jsonl", "offsets.json", "truth.csv.gz", "scenario.json"}  # what lies beside them
 CUT_OFF = b"(the compressed file is cut off here)"
 
 
@@ -33,6 +36,7 @@ class FileSource:
     """A log on disk, read from its beginning or from where `seek` said.
 
     ``left``: of partitions read to their end, what was left for the next run: a last line that is not whole, and why.
+    ``beside``: files of the folder that look like records and have no name of a partition.
 
     Raises:
         SourceError: there is no such log, or it holds no partition.
@@ -40,6 +44,7 @@ class FileSource:
 
     def __init__(self, path: Path) -> None:
         self._files = _discover(path)
+        self.beside = _beside(path, self._files.values())
         self._numbers = numbering.read(path)
         self._journal = journal.read(path) if path.is_dir() else ()
         self._swaps = journal.read_swaps(path) if path.is_dir() else None
@@ -161,20 +166,36 @@ class FileSource:
 
 def _discover(path: Path) -> dict[Partition, Path]:
     if path.is_file():
-        return {Partition(path.name.split(".")[0], 0): path}
+        name, _, ending = path.name.partition(".")
+        if not f".{ending}".endswith(tuple(f".{known}" for known in ENDINGS)):
+            raise SourceError(f"{path}: a log is .jsonl (.gz, .zst), one event a line; give such a file")
+        return {Partition(name, 0): path}
     if not path.is_dir():
         raise SourceError(f"{path}: there is no such log; give a folder topic/partition.jsonl or one .jsonl file")
     found: dict[Partition, Path] = {}
     for file in sorted(path.glob("*/*")):
         name, _, ending = file.name.partition(".")
-        if ending in ("jsonl", "jsonl.gz", "jsonl.zst") and name.isascii() and name.isdigit():
+        if ending in ENDINGS and name.isascii() and name.isdigit():
             partition = Partition(file.parent.name, int(name))
             if partition in found:
                 raise SourceError(f"{file}: the partition is there twice, also as {found[partition]}; remove one")
             found[partition] = file
+    if not found and any(file.name.partition(".")[2] in ENDINGS for file in path.glob("*.*")):
+        raise SourceError(
+            f"{path}: is a topic, or holds files without one; give the folder above it, or one of its files"
+        )
     if not found:
         raise SourceError(f"{path}: holds no partition; expected files like {path}/events/0.jsonl (.gz, .zst)")
     return dict(sorted(found.items()))
+
+
+def _beside(path: Path, read: Collection[Path]) -> list[Path]:
+    """Files that may be meant as partitions and are none: they are not read."""
+    if path.is_file():
+        return []
+    names = [file for pattern in ("*", "*/*") for file in path.glob(pattern) if file.name not in OURS]
+    meant = [file for file in names if file.suffix in MEANT and file.is_file() and file not in set(read)]
+    return sorted(file.relative_to(path) for file in meant)
 
 
 def _lines(file: Path, ends: list[str] | None = None) -> Iterator[bytes]:

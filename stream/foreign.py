@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json, to_json
 
 from labelstore.events import ATTRIBUTION
+from stream.envelope import not_json
 from stream.mapping import EVERYTHING, MODELS, PART, TEXTS, Source, Topic
 from stream.paths import absent, shown, steps, walk
 from stream.sources import Record
@@ -76,7 +77,7 @@ class Translator:
         try:
             told = from_json(record.value, allow_inf_nan=False)
         except ValueError as error:
-            raise Misfit(f"not JSON: {error}") from None
+            raise Misfit(not_json(record.value, str(error))) from None
         case = ""
         if topic.type_field is not None:
             if (name := _text("type_field", topic.type_field, told, record)) is None:

@@ -1,10 +1,13 @@
 """What a run is asked to do. Everything here is part of the result: a checkpoint is only continued under the same."""
 
+import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from labelstore.events import EARLIEST, LATEST
@@ -38,6 +41,27 @@ def spell(ms: int) -> str:
     return f"{ms // UNITS[unit]}{unit}"
 
 
+def lasts(field: FieldInfo) -> bool:
+    """Whether a field of a model is a duration, or one or none."""
+    return "duration" in repr(field.annotation) or any(
+        isinstance(known, BeforeValidator) and known.func is duration for known in field.metadata
+    )
+
+
+def as_written(model: type[BaseModel], told: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file tells a model: a bare number in place of a duration is text, which `duration` refuses with the remedy."""
+    found = {}
+    for name, value in told.items():
+        field = model.model_fields.get(name)
+        inside = field.annotation if field else None
+        if isinstance(inside, type) and issubclass(inside, BaseModel) and isinstance(value, dict):
+            value = as_written(inside, value)
+        elif field and lasts(field) and type(value) in (int, float) and value:
+            value = str(value)
+        found[name] = value
+    return found
+
+
 BOUNDS = {
     "greater_than": ("gt", "more than"),
     "greater_than_equal": ("ge", "at least"),
@@ -48,9 +72,16 @@ BOUNDS = {
 
 def sentence(problem: ErrorDetails) -> str:
     """What is wrong with a value that was given, without its name; a bound of a duration as durations are written."""
+    found = problem["input"]
+    if problem["type"] == "tuple_type":
+        return f"expected a list, got {found!r}; write [{json.dumps(found)}]"
+    if problem["type"] == "too_short":
+        return f"expected at least {problem['ctx']['min_length']}, got none"
     if problem["type"] not in BOUNDS:
-        return problem["msg"].removeprefix("Value error, ")
-    (bound, words), found = BOUNDS[problem["type"]], problem["input"]
+        said = problem["msg"].removeprefix("Value error, ")
+        told = problem["type"] in ("value_error", "missing") or "password" in str(problem["loc"])
+        return said if told else f"{said}, got {found!r}"[:300]
+    bound, words = BOUNDS[problem["type"]]
     limit = problem["ctx"][bound]
     written = isinstance(found, str) and found[-1:].isalpha()
     return f"expected {words} {spell(limit) if written else limit}, got {found}"

@@ -31,7 +31,8 @@ def decode(
     [
         (b"{", ["not JSON"]),
         (b"", ["no value (a tombstone)"]),
-        (b"\xff\xfe\x00", ["not JSON"]),
+        (b"\xff\xfe\x00", ["not UTF-8"]),
+        (b"\xef\xbb\xbf{}", ["not JSON: begins with a byte order mark"]),
         (b"[1]", ["one JSON object"]),
         (b"{}", ["type:", "impression, signal, conversion, adjustment or item", "got nothing"]),
         (b'{"type":"click"}', ["type:", "got 'click'"]),

@@ -253,7 +253,9 @@ def test_a_store_is_not_continued_under_another_mapping(tmp_path: Any) -> None:
         mapping={"shop": MAPPING["shop"].model_copy(update={"features": {}, "user_id": MAPPING["shop"].item_id})}
     )
     store = LabelStore(f"sqlite:///{tmp_path}/s.db", {"purchase": settings.window}, settings.kept)
-    with pytest.raises(CheckpointError, match="written with mapping = "):
+    with pytest.raises(
+        CheckpointError, match=r"written with mapping\.shop = one, asked for is mapping\.shop = another one"
+    ):
         Loop(log([]), other, store, Checkpoints(store, tmp_path, other))
     store.close()
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel, BeforeValidator, SecretStr
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from stream.config import PREFIX, SECRETS, Config, load, variable
-from stream.settings import Settings, duration, spell
+from stream.settings import Settings, lasts, spell
 from stream.terminal import out
 
 MAPPED = """
@@ -113,13 +113,6 @@ def _spelled(field: FieldInfo, value: Any) -> str:
         return ""
     if isinstance(value, SecretStr):
         return "********"
-    if type(value) is int and _lasts(field):
+    if type(value) is int and lasts(field):
         value = spell(value)
     return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
-
-
-def _lasts(field: FieldInfo) -> bool:
-    """Whether a field is a duration, or one or none."""
-    return "duration" in repr(field.annotation) or any(
-        isinstance(known, BeforeValidator) and known.func is duration for known in field.metadata
-    )

@@ -166,14 +166,13 @@ def evaluate(
 def _replayed(log: Path, settings: Settings) -> list["Interval"]:
     import torch
 
-    from stream.commands.logs import records
-    from stream.files import FileSource
+    from stream.commands.logs import records, source_of
     from stream.loop import Loop
     from stream.prequential import interval
     from stream.workspace import opened
 
     torch.set_num_threads(1)  # the last bits of some methods depend on it
-    source, found = FileSource(log), list["Interval | None"]()
+    source, found = source_of(log, settings.mapping), list["Interval | None"]()
     nobody = settings.without_learners()
     with opened(None, nobody) as (store, saved), progress(f"evaluate {log}", records(source)) as told:
         loop = Loop(source, nobody, store, saved)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,16 +13,14 @@ from labelstore.export import Joined
 from labelstore.life import Life
 from labelstore.observations import Credit, Look, label_at, look_at
 from learner.names import ORACLES
-from stream.settings import Settings, moment, spell
-from stream.terminal import fail, note, out, progress, warn, when
-
-Store = Annotated[str, typer.Option(help="the label store, as it was given to replay or backtest")]
-STORE = "sqlite:///belated.db"
+from stream.commands import options
+from stream.settings import UNITS, Settings, moment, spell
+from stream.terminal import fail, note, out, plain, progress, warn, when
 
 
 def show(
     impression_id: Annotated[str, typer.Argument(help="an impression_id of the log")],
-    store: Store = STORE,
+    store: options.StoreThere,
 ) -> None:
     """The life of one impression: shown, signals, looks, weights, settled."""
     from labelstore import ledger
@@ -34,9 +31,11 @@ def show(
         checkpoint = ledger.newest(connection)
         found = life(connection, impression_id)
         if found is None or checkpoint is None:
-            some = ", ".join(some_ids(connection)) or "none"
+            some = ", ".join(map(plain, some_ids(connection))) or "none"
+            gone = checkpoint and _gone(connection, Settings(**checkpoint.settings), checkpoint.progress)
             fail(
                 f"impression {impression_id!r}: the store {shown(store)} has no such impression; it has, for example: {some}"
+                + (f"; {gone}" if gone else "")
             )
         settings = Settings(**checkpoint.settings)
         _tell(found, settings.learners, settings.target, settings.window, checkpoint.progress["passed"])
@@ -46,7 +45,7 @@ def export(
     file: Annotated[
         Path, typer.Argument(help="what to write: .csv, .csv.gz or .parquet; - for CSV on standard output")
     ],
-    store: Store = STORE,
+    store: options.StoreThere,
     as_of: Annotated[
         str | None,
         typer.Option(
@@ -103,6 +102,17 @@ def _caution(settings: Settings, reached: int, time: int) -> None:
             warn(f"score_{name} is of no moment: {name} knew the final labels beforehand")
 
 
+def _gone(connection: Any, settings: Settings, stood: Mapping[str, Any]) -> str:
+    """Which impressions a store does not keep any more, if any."""
+    from labelstore.retention import at_least, deleted, whole_from
+
+    if not deleted(connection, stood["counts"]):
+        return ""
+    keep = at_least(settings.kept, settings.window)
+    since = _when(whole_from(stood["midnight"], keep))
+    return f"it keeps {spell(keep)}, of impressions shown before {since} not all"
+
+
 def _retention(connection: Any, settings: Settings, stood: Mapping[str, Any], time: int) -> None:
     """Say from when on the export is whole, where records were deleted; warn if at ``time`` (ms) there still were more.
 
@@ -145,11 +155,11 @@ def _write(joined: Joined, file: Path, settings: Settings) -> None:
 def _tell(told: Life, learners: Sequence[str], target: str, window: int, passed: int) -> None:
     """What `belated labels show` says. ``passed``: event time the store has reached, ms."""
     shown = told.impression
-    out.print(f"impression {shown['id']}", style="bold", markup=False)
+    out.print(f"impression {plain(shown['id'])}", style="bold", markup=False)
     for name in ("user_id", "item_id", "context_item_id", "served"):
         if shown[name] is not None:
-            out.print(f"  {name}: {shown[name]}", markup=False)
-    out.print(f"  features: {json.dumps(json.loads(shown['features']), ensure_ascii=False)}", markup=False)
+            out.print(f"  {name}: {plain(str(shown[name]))}", markup=False)
+    out.print(f"  features: {plain(json.dumps(json.loads(shown['features']), ensure_ascii=False))}", markup=False)
     known = "" if shown["known_at"] == shown["at"] else f" (known {when(shown['known_at'])})"
     events = [(shown["at"], f"shown{known}")]
     for row in told.signals:
@@ -173,11 +183,24 @@ def _tell(told: Life, learners: Sequence[str], target: str, window: int, passed:
     ends = f"window closes, settled: {verdict}" if close < passed else "window closes; not reached yet, tentative"
     events.append((close, f"attribution {ends}"))
     for at, said in sorted(events, key=lambda event: event[0]):
-        out.print(f"  {when(at):<23}  {said}", markup=False, highlight=False)
+        out.print(f"  {when(at):<23}  {plain(said)}", markup=False, highlight=False)
 
 
 def _since(row: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
-    behind = (
-        f", known {timedelta(milliseconds=row['known_at'] - row['at'])} later" if row["known_at"] > row["at"] else ""
-    )
-    return f", {timedelta(milliseconds=row['at'] - shown['at'])} after it was shown{behind}"
+    behind = f", known {_long(row['known_at'] - row['at'])} later" if row["known_at"] > row["at"] else ""
+    after = row["at"] - shown["at"]
+    return f", {_long(abs(after))} {'after' if after >= 0 else 'before'} it was shown{behind}"
+
+
+def _long(ms: int) -> str:
+    """A stretch of time in its two largest units.
+
+    >>> _long(186_883_233), _long(5_100), _long(40), _long(0)
+    ('2d 3h', '5s 100ms', '40ms', '0s')
+    """
+    parts = []
+    for unit, of in sorted(UNITS.items(), key=lambda each: -each[1]):
+        if unit != "w" and ms >= of:
+            parts.append(f"{ms // of}{unit}")
+            ms %= of
+    return " ".join(parts[:2]) or "0s"

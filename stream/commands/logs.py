@@ -1,8 +1,9 @@
 """`belated validate` and `convert`: what is wrong with a log, and how a public data set becomes one."""
 
 import gc
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +12,10 @@ from stream.codec import DeadLetter
 from stream.commands import configured, options
 from stream.foreign import Ignored
 from stream.settings import Settings, spell
-from stream.terminal import out, progress, warn, when
+from stream.terminal import out, plain, progress, warn, when
+
+if TYPE_CHECKING:
+    from stream.files import FileSource
 
 
 def validate(
@@ -25,11 +29,10 @@ def validate(
     Example: belated validate log/ -c belated.toml
     """
     from stream.check import check
-    from stream.files import FileSource
     from stream.readiness import missing
 
     asked = configured.asked(ctx, config, dict(strict=strict, target=Settings().target))
-    source = FileSource(log)
+    source = source_of(log, asked.get("mapping", {}))
     tune_garbage_collector()
     with progress(f"validate {log}", records(source)) as told:
         found = check(source, asked["strict"], told, asked.get("mapping", {}))
@@ -91,13 +94,15 @@ def firsts(told: Findings) -> None:
     """The first record of each topic, as it came and as it is read."""
     for topic, (record, event) in sorted(told.first.items()):
         out.print(f"{topic}, its first record:", markup=False, style="bold")
-        out.print(f"  {record.value[:1000].decode('utf-8', 'replace')}", markup=False, highlight=False)
+        came = plain(record.value[:1000].decode("utf-8", "replace"))
+        out.print(f"  {came}", markup=False, highlight=False, soft_wrap=True)
         if isinstance(event, DeadLetter):
-            out.print(f"  refused: {event.reason}", markup=False, style="red")
+            out.print(f"  refused: {event.reason}", markup=False, style="red", soft_wrap=True)
         elif isinstance(event, Ignored):
             out.print(f"  ignored: the mapping does not name {event.name!r}", markup=False)
         else:
-            out.print(f"  is read as {event.model_dump_json(exclude_none=True)}", markup=False, highlight=False)
+            read = event.model_dump_json(exclude_none=True)
+            out.print(f"  is read as {plain(read)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def findings(told: Findings) -> None:
@@ -115,20 +120,35 @@ def findings(told: Findings) -> None:
         out.print(f"  adjustments of conversions that are not in this log: {told.lost['adjustment']:,}")
     if told.lateness:
         spelled = spell(-(-told.lateness // 1000) * 1000)
-        out.print(f"order: one record is {spelled} behind its partition, none more; --lateness {spelled} waits for it")
+        late = f"{told.counts['late']:,} records are late, the furthest by {spelled}"
+        out.print(f"order: {late}; --lateness {spelled} waits for {'all of them' if told.counts['late'] > 1 else 'it'}")
     for name, times in sorted(told.unknown.items()):
         out.print(f"unknown field {name}: {times:,} times, ignored", markup=False)
     for name, times in sorted(told.ignored.items()):
         out.print(f"no mapping names {name}: {times:,} times, ignored", markup=False)
     for reason, times in told.refused.most_common(10):
         places = ", ".join(f"{topic}/{partition}@{offset}" for topic, partition, offset in told.reasons.get(reason, []))
-        out.print(f"refused {times:,}: {reason}  ({places})", markup=False, style="red")
+        out.print(f"refused {times:,}: {reason}  ({places})", markup=False, style="red", soft_wrap=True)
     if len(told.refused) > 10:
         out.print(f"and for {len(told.refused) - 10:,} further reasons", style="red", highlight=False)
     if not told.complete:
         out.print(
             "the log has more ids than are remembered: duplicates and references were looked for in its first part"
         )
+
+
+def source_of(log: Path, mapping: Collection[str] = ()) -> "FileSource":
+    """A log; what of it is not read is told, and topics of ``mapping`` that it has not."""
+    from stream.files import FileSource
+
+    source = FileSource(log)
+    if beside := [str(file) for file in source.beside]:
+        some = ", ".join(beside[:3]) + (", .." if len(beside) > 3 else "")
+        warn(f"{log}: not read: {some}; a partition is a file TOPIC/NUMBER.jsonl (.gz, .zst)")
+    topics = sorted({place.topic for place in source.partitions()})
+    for name in sorted(set(mapping) - set(topics)):
+        warn(f"mapping.{name}: the log has no topic of that name; it has {', '.join(topics)}")
+    return source
 
 
 def converted(dst: str, summary: Any) -> None:

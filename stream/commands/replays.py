@@ -10,7 +10,7 @@ import typer
 from labelstore.address import shown
 from learner.names import DEFAULT, GRAPH_DEFAULT, LIVE, NAMES, ORACLES, USUAL
 from stream.commands import configured, options
-from stream.commands.logs import convert, records, tune_garbage_collector
+from stream.commands.logs import convert, records, source_of, tune_garbage_collector
 from stream.commands.results import results
 from stream.settings import RIVER, Settings, duration, spell
 from stream.terminal import err, fail, progress, warn
@@ -146,10 +146,9 @@ def _run(
     finished: bool = True,
 ) -> None:
     from stream import backtest as run
-    from stream.files import FileSource
 
     settings = Settings(**asked)
-    source = FileSource(log)
+    source = source_of(log, settings.mapping)
     _writable(json_, html)
     truth = _comparable(truth, settings)
     tune_garbage_collector()
@@ -222,7 +221,7 @@ def demo(
     idle core, and 2 GB of memory.
     """
     log = folder / "completejourney"
-    if not log.exists():
+    if not (log / "events" / "0.jsonl").exists():
         convert(options.Dataset.completejourney, "package", log)
     given = dict(methods=USUAL, window=duration("60d"), wait=duration("7d"))
     _run(log, given, 5000, 200_000, (None, None), folder / "results.json", folder / "report.html")

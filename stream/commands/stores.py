@@ -10,6 +10,7 @@ import typer
 from labelstore.address import shown
 from labelstore.events import EARLIEST
 from stream.commands import options
+from stream.commands.logs import source_of
 from stream.settings import spell
 from stream.terminal import error, fail, out, plain, progress, when
 
@@ -97,11 +98,10 @@ def forget(
     Example: belated forget --user u17 --store sqlite:///belated.db --log log/
     """
     from stream.erasure import forget as run
-    from stream.files import FileSource
 
     if not user.strip():
         fail("--user is empty; give the user_id to erase")
-    source = FileSource(log) if log else None
+    source = source_of(log) if log else None
     with progress(f"search {log}") if log else nullcontext(lambda read: None) as told:
         found = run(user, store, source, told, checkpoints)
     if found.nothing and not found.before:

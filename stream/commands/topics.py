@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stream.commands import options
+from stream.commands.logs import source_of
 from stream.terminal import fail, note, out, progress
 
 if TYPE_CHECKING:
@@ -51,11 +52,10 @@ def produce(
 
     from stream.codec import Codec
     from stream.config import load
-    from stream.files import FileSource
     from stream.produce import Router, send
 
     told, speed = load(config), _speed(pace)
-    source = FileSource(log)
+    source = source_of(log, told.mapping)
     router = Router(source, Codec(mapping=told.mapping), told.kafka, keep_partitions, topic_of is TopicOf.type)
     _prepare(told.kafka, router, keep_partitions, partitions if create else None)
     producer = _producer(told.kafka)

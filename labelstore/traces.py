@@ -5,6 +5,7 @@ Pure functions of the records' bytes; the same for rows that wait in a store and
 
 import json
 import re
+from collections.abc import Callable, Collection
 from typing import Any
 
 from pydantic_core import from_json
@@ -15,6 +16,8 @@ NAMED = re.compile(rb'"(impression_id|conversion_id)"\s*:\s*"((?:[^"\\]|\\.)*)"'
 class Traces:
     """A user, and the ids by which other records refer to the user: they grow as records are looked at.
 
+    ``users``: what somebody's own JSON holds of users, by a mapping.
+
     >>> of = Traces("u1")
     >>> of.owns(b'{"type":"impression","impression_id":"i1","user_id":"u1"}')
     True
@@ -22,8 +25,8 @@ class Traces:
     (True, False)
     """
 
-    def __init__(self, user: str) -> None:
-        self.user = user
+    def __init__(self, user: str, users: Callable[[Any], Collection[str]] = lambda fields: ()) -> None:
+        self.user, self._users = user, users
         self.impressions: set[str] = set()
         self.conversions: set[str] = set()
         spelled = {user.encode("utf-8", "surrogatepass"), json.dumps(user)[1:-1].encode()}
@@ -41,8 +44,9 @@ class Traces:
     def mentions(self, value: bytes, key: bytes | None = None) -> bool:
         """Whether a record that is no event is the user's.
 
-        Its key is the user's id, or its fields say so; or it is JSON that holds the id as a text anywhere, or as a number in
-        `user_id`; or it is no JSON, and the id stands in it as a word of its own, or it names what is the user's.
+        Its key is the user's id, or its fields say so; or it is JSON that holds the id as a text anywhere, as a number in
+        `user_id`, or where a mapping looks for users; or it is no JSON, and the id stands in it as a word of its own, or it
+        names what is the user's.
         """
         if key is not None and key == self.user.encode("utf-8", "surrogatepass"):
             return True
@@ -50,7 +54,8 @@ class Traces:
         if fields is None:
             return bool(self._word.search(value)) or any(self._named(*found) for found in NAMED.findall(value))
         number = fields.get("user_id") if isinstance(fields, dict) else None
-        return self._owns(fields) or (type(number) is int and str(number) == self.user) or self.user in _texts(fields)
+        mine = self._owns(fields) or (type(number) is int and str(number) == self.user) or self.user in _texts(fields)
+        return mine or self.user in self._users(fields)
 
     def _owns(self, fields: Any) -> bool:
         if not isinstance(fields, dict):

@@ -11,19 +11,21 @@ import gzip
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from labelstore.letters import Place
 from labelstore.traces import Traces
 from stream.codec import Codec, DeadLetter
 from stream.files import CUT_OFF, LONGEST, FileSource
-from stream.foreign import Ignored
+from stream.foreign import Ignored, Misfit, text
 from stream.mapping import Topic
 from stream.packed import open_log
 from stream.sources import Partition, Record, SourceError
+
+NOWHERE = Record("", 0, 0, None, None, b"")  # where fields are looked at without the record they came in
 
 
 class Blanked(NamedTuple):
@@ -97,6 +99,20 @@ def _find(source: FileSource, traces: Traces, codec: Codec, told: Callable[[int]
                     told(read)
         if len(traces) == known:
             return found
+
+
+def users_of(mapping: Mapping[str, Topic]) -> Callable[[Any], set[str]]:
+    """What to ask the fields of a record which users they name, wherever any topic looks for one."""
+    sources = [kind.user_id for topic in mapping.values() for kind in (topic, *topic.cases.values()) if kind.user_id]
+
+    def users(told: Any) -> set[str]:
+        found = set()
+        for source in sources:
+            with suppress(Misfit):
+                found.add(text("user_id", source, told, NOWHERE) or "")
+        return found
+
+    return users
 
 
 def _theirs(record: Record, traces: Traces, codec: Codec) -> bool:

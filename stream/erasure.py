@@ -22,7 +22,7 @@ from labelstore.erasure import Erased
 from labelstore.store import StoreError, existing
 from labelstore.traces import Traces
 from labelstore.vacuum import may_vacuum, overwrite_deleted, vacuum
-from stream.blanking import Blanked, blank
+from stream.blanking import Blanked, blank, users_of
 from stream.checkpoint import Checkpoints
 from stream.files import FileSource
 from stream.learning import without
@@ -70,7 +70,7 @@ def forget(
         may_vacuum(facts.connection, url)
         state = saved.load()
         assert state is not None
-        traces = Traces(user)
+        traces = Traces(user, users_of(settings.mapping))
         erasure.trace(facts.connection, traces)
         blanked = blank(source, traces, settings.strict, told, settings.mapping) if source else Blanked(frozenset(), 0)
         overwrite_deleted(facts.connection)
@@ -81,6 +81,7 @@ def forget(
             erasure.record(facts.connection, user, state[1]["passed"], counts)
             _commit(saved, *state, erased)
         if not found.nothing or found.before:
+            facts.connection.rollback()  # what was only read must not stand in the way of another session
             vacuum(facts.engine, url)
             sweep(facts.connection, url, folder)
     return found

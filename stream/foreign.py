@@ -80,7 +80,7 @@ class Translator:
             raise Misfit(not_json(record.value, str(error))) from None
         case = ""
         if topic.type_field is not None:
-            if (name := _text("type_field", topic.type_field, told, record)) is None:
+            if (name := text("type_field", topic.type_field, told, record)) is None:
                 raise Misfit(f"type_field: {absent(topic.type_field.paths, str(topic.type_field), told)}")
             case = name
         plan = plans.get(case)
@@ -126,7 +126,7 @@ def _part(field: str, source: Source, told: Any, record: Record) -> Any:
     if field == "at":
         return _time(source, told, record)
     if field in TEXTS or field == "version":
-        return _text(field, source, told, record)
+        return text(field, source, told, record)
     found = _found(source, told, record)
     if isinstance(found, str) and DECIMAL.fullmatch(found):
         return float(found)
@@ -135,7 +135,7 @@ def _part(field: str, source: Source, told: Any, record: Record) -> Any:
     raise Misfit(f"{field}: {source}: expected a number, got {shown(found)}")
 
 
-def _text(field: str, source: Source, told: Any, record: Record) -> str | None:
+def text(field: str, source: Source, told: Any, record: Record) -> str | None:
     """An id or a word; None where there is nothing, an empty string or null."""
     if source.template is not None:
         parts = [_word(field, path, walk(told, steps(path))) for path in source.paths]

@@ -15,7 +15,7 @@ from labelstore.store import LabelStore
 from labelstore.traces import Traces
 from stream import numbering
 from stream.backtest import backtest
-from stream.blanking import blank
+from stream.blanking import blank, users_of
 from stream.checkpoint import CheckpointError, Checkpoints
 from stream.codec import Codec, DeadLetter
 from stream.files import FileSource
@@ -270,6 +270,14 @@ def test_a_user_is_erased_from_records_of_their_own_shape(tmp_path: Path) -> Non
     found = blank(FileSource(tmp_path), Traces("u1"), strict=False, mapping=MAPPING)
     assert sorted(place.offset for place in found.lines) == [103, 900, 901, 905]
     assert [n for n, line in enumerate(file.read_bytes().splitlines()) if not line] == [3, 4, 5, 9]
+
+
+def test_a_user_with_a_number_is_erased_from_what_could_not_be_read() -> None:
+    """Where the mapping looks for users, a number is an id in dead letters and ignored records too, and nowhere else."""
+    traces = Traces("778899", users_of(MAPPING))
+    assert traces.mentions(b'{"event":"pageview","user":{"id":778899}}')
+    assert not traces.mentions(b'{"event":"pageview","user":{"id":1},"price":778899}')
+    assert not Traces("778899").mentions(b'{"event":"pageview","user":{"id":778899}}')
 
 
 def test_the_example_of_the_page_is_a_mapping() -> None:

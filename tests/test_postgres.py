@@ -316,6 +316,8 @@ def test_forgetting(kept: tuple[str, ...], tmp_path: Path) -> None:
     """A user is erased, from rows and log; the rest stays, and the replay goes on."""
     status, out, _ = belated("forget", "--user", USER, *kept, "--log", str(tmp_path / "log"))
     assert (status, out.startswith("erased from postgresql")) == (0, True)
+    status, out, err = belated("forget", "--user", USER, *kept, "--log", str(tmp_path / "log"))
+    assert (status, "erased before" in out + err) == (0, True)  # and its tables are written anew again
     with existing(kept[1]) as connection:
         left = set(connection.execute(select(impressions.c.id)).scalars())
         bought = set(connection.execute(select(conversions.c.id)).scalars())

@@ -124,13 +124,15 @@ def explain(error: ValidationError) -> str:
     first = problems[0]
     places = {_place(problem["loc"]) for problem in problems}
     more = f" (and {len(places) - 1} more)" if len(places) > 1 else ""
+    if first["loc"][-1:] == ("[key]",):
+        return f"{_place(first['loc'][:-2])}: a name of a feature has 1 to 100 characters, got {first['input']!r:.60}{more}"
     return _sentence(first["type"], _place(first["loc"]), first["msg"], first["input"]) + more
 
 
 def _place(loc: tuple[int | str, ...]) -> str:
-    if "features" in loc:
-        return ".".join(str(part) for part in loc[: loc.index("features") + 2])
-    return ".".join(str(part) for part in loc)
+    """Where in an event; names that somebody has given are cut."""
+    parts = loc[: loc.index("features") + 2] if "features" in loc else loc
+    return ".".join(str(part)[:100] for part in parts)
 
 
 def _sentence(kind: str, place: str, message: str, value: Any) -> str:

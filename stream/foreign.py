@@ -157,7 +157,7 @@ def _word(field: str, place: str, found: Any) -> str | None:
 
 
 def _time(source: Source, told: Any, record: Record) -> int | None:
-    """ms since 1970; a part of a ms is left out."""
+    """ms since 1970; seconds to the nearest ms, and of ISO 8601 a part of a ms is left out."""
     found = _found(source, told, record)
     if found is None or found == "":
         return None
@@ -216,7 +216,7 @@ def _flat(name: str, value: Any, place: str, deep: int) -> Iterator[tuple[str, A
     """A value as features: parts of objects by their names with dots, truths as words, nothing for null."""
     if isinstance(value, dict) and deep:
         for part, inside in list(value.items())[:MOST]:
-            yield from _flat(f"{name}.{part}" if name else part, inside, f"{place}.{part}", deep - 1)
+            yield from _flat(f"{name}.{part}" if name else part, inside, f"{place}.{part:.100}", deep - 1)
     elif isinstance(value, list) and all(v is None or _sane(v) or isinstance(v, bool) for v in value):
         yield name, [_spelled(v) for v in value if v is not None]
     elif isinstance(value, bool):

@@ -19,6 +19,15 @@ EVERYTHING = "*"  # in features: all there is in an object
 PART = re.compile(r"\{([^{}]*)\}")
 
 
+def _constant(given: Any) -> Any:
+    """A truth is a word, as it is in records; a number has the size that computers agree about."""
+    if isinstance(given, bool):
+        return str(given).lower()
+    if isinstance(given, int) and not -(2**63) <= given < 2**64:
+        raise ValueError(f"{given:.3e} has more than 64 bits; write it as a text")
+    return given
+
+
 class Part(BaseModel):
     """What the parts of a mapping share."""
 
@@ -30,7 +39,9 @@ class Source(Part):
 
     path: str | None = Field(None, max_length=1000, description="into the record's JSON")
     template: str | None = Field(None, max_length=1000, description='text with paths in braces: "{a.b}:{c}"')
-    value: str | int | Annotated[float, Field(allow_inf_nan=False)] | None = Field(None, description="a constant")
+    value: Annotated[str | int | Annotated[float, Field(allow_inf_nan=False)], BeforeValidator(_constant)] | None = (
+        Field(None, description="a constant")
+    )
     record: Literal["key", "timestamp", "origin"] | None = Field(
         None, description="the record's key or timestamp, or topic/partition@offset"
     )

@@ -29,10 +29,12 @@ class Truth:
                 if next(rows, [])[:2] != ["impression_id", "p"]:
                     raise ValueError("its first line does not begin with impression_id,p")
                 found = [(row[0].encode(), _probability(row[1])) for row in rows]
+            if not found:
+                raise ValueError("it has no row")
         except (OSError, EOFError, ValueError, IndexError) as error:
             raise SourceError(f"{path}: not a truth file ({error}); expected what `belated simulate` writes") from None
         if (told := path.with_name(SCENARIO)).is_file():
-            self.window = json.loads(told.read_text())["window"]
+            self.window = _window(told)
         ids, p = np.array([name for name, _ in found]), np.array([value for _, value in found], dtype=np.float64)
         order = np.argsort(ids)
         self._ids, self._p = ids[order], p[order]
@@ -51,6 +53,13 @@ class Truth:
             raise SourceError(f"{self.path}: knows nothing of impression {name!r}; it is the truth of another log")
         found: NDArray[np.float64] = self._p[place]
         return found
+
+
+def _window(file: Path) -> int:
+    try:
+        return int(json.loads(file.read_text(encoding="utf-8"))["window"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise SourceError(f"{file}: names no window; expected what `belated simulate` writes") from None
 
 
 def _probability(text: str) -> float:

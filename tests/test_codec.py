@@ -32,6 +32,11 @@ def decode(
         (b"{", ["not JSON"]),
         (b"", ["no value (a tombstone)"]),
         (b"\xff\xfe\x00", ["not UTF-8"]),
+        (
+            SHOWN | {"features": {"n" * 900_000: 1}},
+            ["impression.features: a name of a feature has 1 to 100 characters"],
+        ),
+        (SHOWN | {"features": {"": 1}}, ["impression.features: a name of a feature has 1 to 100 characters, got ''"]),
         (b"\xef\xbb\xbf{}", ["not JSON: begins with a byte order mark"]),
         (b"[1]", ["one JSON object"]),
         (b"{}", ["type:", "impression, signal, conversion, adjustment or item", "got nothing"]),
@@ -62,6 +67,7 @@ def test_the_reason_says_what_is_wrong(line: bytes | dict[str, Any], says: list[
     """A dead letter names the place, what was expected and what is there."""
     found = decode(line)
     assert isinstance(found, DeadLetter)
+    assert len(found.reason) < 300
     for words in says:
         assert words in found.reason
     assert (found.record.topic, found.record.partition, found.record.offset) == ("events", 3, 7)

@@ -74,14 +74,17 @@ def test_a_click_that_goes_back_in_time_is_written_and_noted(tmp_path: Path) -> 
 def test_malformed_rows_are_refused_with_a_reason(tmp_path: Path) -> None:
     """A row that cannot be a click is counted by what is wrong with it; the others are written."""
     bad = [row("x"), row(9, 5), row(-1), row(10**10), row(1, "", "1.5 2 3 4 5 6 7 8"), row(1) + "\tmore", ""]
+    bad += [row(1, "", f"1 2 3 4 5 6 7 {10**30}"), row(1, "", categories="a b c d e f g h " + "i" * 1001)]
     summary, events = run(tmp_path, [*bad, row(7)])
     assert summary.refused == {
         "a time is not a whole number of seconds": 1,
         "the conversion is before the click": 1,
         "a time is not within a year of the first click": 2,
         "a number is not an integer": 1,
+        "a number has more than 64 bits": 1,
+        "a category is longer than 1,000 characters": 1,
         "20 columns instead of 19": 1,
         "1 columns instead of 19": 1,
     }
-    assert summary.rows == len(bad) + len(events) == 8
+    assert summary.rows == len(bad) + len(events) == 10
     assert len(summary.notes) == len(summary.refused)

@@ -70,6 +70,12 @@ def test_a_compressed_file_that_is_cut_off_is_read_to_the_cut(tmp_path: Path) ->
     assert summary.rows == len(found) + 1
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
+    """Spreadsheets write one."""
+    (tmp_path / "a").write_bytes(b"\xef\xbb\xbfx\n\xef\xbb\xbfy\n")
+    assert list(rows(tmp_path / "a", Summary(), lambda done, total: None)) == ["x", "\ufeffy"]
+
+
 def test_progress_ends_at_the_size_of_the_file(tmp_path: Path) -> None:
     """Progress counts bytes of the source, never goes back, and ends at its size."""
     (tmp_path / "a").write_bytes(b"x\n" * 100_000)

@@ -85,7 +85,7 @@ def test_real_cancellations_take_back_what_their_customer_bought_before(
     partly: set[str] = set()
     for event in log:
         if isinstance(event, Adjustment):
-            _, code, number, _ = event.event_id.split(".")
+            number, _, code, _ = event.event_id.split(".")
             told, purchase = rows[int(number) - 1], bought[event.conversion_id]
             assert (purchase.user_id, purchase.item_id) == (told["CustomerID"].removesuffix(".0"), code)
             assert purchase.at <= event.at
@@ -130,6 +130,14 @@ def test_a_cancellation_is_an_adjustment(tmp_path: Path) -> None:
     assert summary.rows == 2 + 2 + summary.refused.total()
 
 
+def test_of_two_cancellations_in_one_minute_the_last_row_counts(tmp_path: Path) -> None:
+    """However many digits its number has: 6 bought, 2 and then 3 taken back; 1 of them is left."""
+    others = [row(str(n), 1, customer="8") for n in range(2, 9)]
+    _, log = by_hand(tmp_path, [row("1", 1), *others, row("C9", 2, -2), row("C9", 2, -3)])
+    told = sorted((e.at, e.event_id, e.value) for e in log if isinstance(e, Adjustment))
+    assert [value for *_, value in told] == [10, 2.5]
+
+
 def test_the_rule_of_cancelling() -> None:
     """The exact quantity first, the latest of them; else the latest purchases one after the other."""
     bought = Purchases()
@@ -166,6 +174,7 @@ def test_malformed_rows_are_refused_with_a_reason(tmp_path: Path) -> None:
         row("C1", 1, 2),
         row("1", 1).replace(":00,2.5", ":00,-2.5"),
         row("1", 1).replace(":00,2.5", ":00,x"),
+        row("1", 1, 10**10).replace(":00,2.5", ":00,1e308"),
         row("1", 1).replace("2010-12-01", "12/1/2010"),
         row("1", 1, code=""),
     ]
@@ -175,7 +184,7 @@ def test_malformed_rows_are_refused_with_a_reason(tmp_path: Path) -> None:
         "not a product, but postage, a fee, a discount or a manual entry": 1,
         "the quantity is 0, or its sign does not go with the kind of invoice": 2,
         "the price is below 0": 1,
-        "Quantity or UnitPrice is not a number": 1,
+        "Quantity or UnitPrice is not a number": 2,
         "InvoiceDate is not a time of the years 2000 to 2099, such as 2019-10-01 00:00:00": 1,
         "an id is empty or longer than 60 characters": 1,
     }

@@ -84,16 +84,22 @@ def test_features_are_of_the_events_before(tmp_path: Path) -> None:
 def test_what_is_no_event_is_refused_with_a_reason(tmp_path: Path) -> None:
     """Rows are events of sessions and lines without any: those of the log + refused."""
     bad = session(1, (5, 0, "clicks"), (5, 1, "looks"), (5, -T0, "clicks"), (-1, 1, "clicks"))
-    bad["events"].append({"aid": 5})
+    bad["events"] += [{"aid": 5}, {"aid": 5, "ts": T0, "type": ["clicks"]}]
     summary, log = by_hand(tmp_path, bad, "{", session(2), {"session": True, "events": [1]})
     assert summary.refused == {
-        "the type is none of clicks, carts, orders": 1,
+        "the type is none of clicks, carts, orders": 2,
         "ts is not a time in ms in the years 2000 to 2099": 1,
         "aid is not a whole number": 1,
         "an event without aid, ts and type": 1,
         "a line without a session and its events": 3,
     }
-    assert summary.rows == len(log) + summary.refused.total() == 8
+    assert summary.rows == len(log) + summary.refused.total() == 9
+
+
+def test_a_session_that_comes_twice_is_written_twice(tmp_path: Path) -> None:
+    """Two lines of one session with an event at one moment and place: nothing is compared that cannot be."""
+    summary, log = by_hand(tmp_path, session(1, (5, 0, "clicks")), session(1, (6, 0, "clicks")))
+    assert (summary.events["impression"], len(log)) == (2, 2)
 
 
 def test_sessions_that_start_too_early_are_noted(tmp_path: Path) -> None:

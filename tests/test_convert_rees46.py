@@ -104,10 +104,14 @@ def test_malformed_rows_are_refused_with_a_reason(tmp_path: Path) -> None:
         row(0, "view", price="x"),
         row(0, "view", ""),
         row(0, "view").replace("2019", "19"),
+        row(0, "view") + '"a\rb"',
+        row(0, "view").replace("view", "vi\0ew"),
     ]
     summary, log = by_hand(tmp_path, [*bad, row(0, "cart")])
     assert set(summary.refused) == {
         "an empty line",
+        "cannot be read as CSV",
+        "holds the character NUL, which no database keeps",
         "2 columns instead of 9",
         "the event_type is none of view, cart, remove_from_cart, purchase",
         "the price is not a number",

@@ -188,11 +188,37 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
         write(Scenario(impressions=10), tmp_path)
 
 
-@pytest.mark.parametrize("knob", [{"rate": 0}, {"impressions": 0}, {"window": "x"}, {"change": "31d"}, {"colour": 1}])
+@pytest.mark.parametrize(
+    "knob",
+    [
+        {"rate": 0},
+        {"impressions": 0},
+        {"window": "x"},
+        {"change": "31d"},
+        {"colour": 1},
+        {"delay_drift": float("nan")},
+        {"signal_drift": float("inf")},
+    ],
+)
 def test_knobs_that_make_no_sense(knob: dict[str, Any]) -> None:
     """A wrong knob is refused by name."""
     with pytest.raises(ValidationError, match=next(iter(knob))):
         Scenario(**knob)
+
+
+@pytest.mark.parametrize("knobs", [{"newcomers": 0.1}, {"days": 300}, {"days": 400, "newcomers": 0.01}])
+def test_new_campaigns_take_their_share_beside_newcomers(knobs: dict[str, Any]) -> None:
+    """Also where newcomers would take all of the traffic, those of the change have what was asked for after it."""
+    scenario = Scenario(impressions=40_000, new_campaigns=0.4, **knobs)
+    found = simulate(scenario)
+    wave = found.campaign >= found.campaign.max() - 7
+    assert abs(wave[found.at >= scenario.changes_at].mean() - 0.4) < 0.02
+
+
+def test_days_are_as_many_as_were_asked_for() -> None:
+    """A part of an hour too."""
+    at = simulate(Scenario(impressions=5_000, days=1.01)).at
+    assert 1.005 < (at.max() - START) / DAY <= 1.01
 
 
 def test_a_single_impression(tmp_path: Path) -> None:

@@ -128,7 +128,9 @@ def findings(told: Findings) -> None:
         out.print(f"no mapping names {name}: {times:,} times, ignored", markup=False)
     for reason, times in told.refused.most_common(10):
         places = ", ".join(f"{topic}/{partition}@{offset}" for topic, partition, offset in told.reasons.get(reason, []))
-        out.print(f"refused {times:,}: {reason}  ({places})", markup=False, style="red", soft_wrap=True)
+        out.print(
+            f"refused {times:,}: {reason}  ({places})", markup=False, style="red", highlight=False, soft_wrap=True
+        )
     if len(told.refused) > 10:
         out.print(f"and for {len(told.refused) - 10:,} further reasons", style="red", highlight=False)
     if not told.complete:

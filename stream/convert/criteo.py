@@ -20,6 +20,7 @@ from stream.convert.log import Advance, Log, Summary, rows, writing
 ORIGIN = 1_356_998_400_000  # 2013-01-01 UTC, ms: arbitrary
 LONGEST = 366 * 86_400  # seconds; later than this is no time of this data set
 COLUMNS = 19
+WIDEST = 1000  # characters of a category
 NUMBERS = tuple(f"n{i}" for i in range(1, 9))
 CATEGORIES = tuple(f"c{i}" for i in range(1, 10))
 
@@ -80,7 +81,11 @@ def _parse(text: str) -> Click | str:
         }
     except ValueError:
         return "a number is not an integer"
+    if not all(-(2**63) <= value < 2**63 for value in features.values() if isinstance(value, int)):
+        return "a number has more than 64 bits"
     features |= {name: value for name, value in zip(CATEGORIES, fields[10:], strict=True) if value}
+    if any(len(value) > WIDEST for value in fields[10:]):
+        return f"a category is longer than {WIDEST:,} characters"
     return Click(ORIGIN + clicked * 1000, None if converted is None else ORIGIN + converted * 1000, features)
 
 

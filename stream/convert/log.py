@@ -112,7 +112,13 @@ def rows(src: Path, summary: Summary, advance: Advance) -> Iterator[str]:
                 summary.rows += 1
                 if summary.rows % EVERY == 0:
                     advance(raw.tell(), total)
-                yield line.decode("utf-8", "replace").rstrip("\r\n")
+                text = line.decode("utf-8", "replace").rstrip("\r\n")
+                if summary.rows == 1:
+                    text = text.removeprefix("\ufeff")  # a byte order mark
+                if "\0" in text:
+                    summary.refuse("holds the character NUL, which no database keeps", text)
+                else:
+                    yield text
         except (EOFError, zlib.error, gzip.BadGzipFile):
             summary.rows += 1
             summary.refuse(CUT_OFF, "")

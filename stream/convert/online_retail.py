@@ -126,10 +126,13 @@ def _parse(row: Mapping[str, str]) -> Line | str:
         return f"InvoiceDate {WRONG}"
     try:
         quantity, price = int(row["Quantity"]), float(row["UnitPrice"])
-    except ValueError:
+        worth = quantity * price
+    except (ValueError, OverflowError):
         return "Quantity or UnitPrice is not a number"
     if not isfinite(price) or price < 0:
         return "the price is below 0"
+    if not isfinite(worth):
+        return "Quantity or UnitPrice is not a number"
     if not quantity or (quantity < 0) != invoice.startswith(CANCELLED):
         return "the quantity is 0, or its sign does not go with the kind of invoice"
     return Line(
@@ -189,10 +192,10 @@ def _cancel(log: Log, line: Line, number: int, ledger: Ledger) -> str | None:
     if isinstance(found, str):
         return found
     ledger.cancelled += 1
-    for place, (conversion, value) in enumerate(found):
+    for place, (conversion, value) in enumerate(found):  # of one moment the last row is the last word: ids are in order
         event: dict[str, object] = {
             "type": "adjustment",
-            "event_id": f"{line.invoice}.{line.product}.{number}.{place}",
+            "event_id": f"{number:09}.{line.invoice}.{line.product}.{place:05}",
             "at": line.at,
             "conversion_id": conversion,
             "action": "retract" if value is None else "restate",

@@ -51,11 +51,12 @@ class Step(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """An event that waits to be written; session and place are unique, so that no two events are compared."""
+    """An event that waits to be written; of one line no two have one place, so that no two events are compared."""
 
     at: int
     session: int
     place: int
+    line: int
     event: dict[str, object]
 
 
@@ -80,7 +81,7 @@ def convert(src: Path, dst: Path, *, advance: Advance) -> Summary:
                 summary.refuse("a line without a session and its events", text)
                 continue
             summary.rows += len(session[1]) - 1
-            for event in (events := list(_events(session[0], _steps(*session, summary)))):
+            for event in (events := list(_events(session[0], _steps(*session, summary), line))):
                 heappush(waiting, event)
             if events:
                 summary.passes(events[0].at)
@@ -117,7 +118,7 @@ def _wrong(event: Any) -> str | None:
     """What is wrong with an event of a session."""
     if not isinstance(event, dict) or not {"aid", "ts", "type"} <= event.keys():
         return "an event without aid, ts and type"
-    if event["type"] not in KINDS:
+    if not isinstance(event["type"], str) or event["type"] not in KINDS:
         return "the type is none of clicks, carts, orders"
     if not _whole(event["aid"]):
         return "aid is not a whole number"
@@ -130,7 +131,7 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
-def _events(session: str, steps: list[Step]) -> Iterator[Pending]:
+def _events(session: str, steps: list[Step], line: int) -> Iterator[Pending]:
     """Events of the log, from the steps of a session in order of time."""
     clicked: set[str] = set()
     counts = Counter[str]()
@@ -148,7 +149,7 @@ def _events(session: str, steps: list[Step]) -> Iterator[Pending]:
             told = {"type": "conversion" if kind == "purchase" else "signal", "event_id": identity, "kind": kind}
             event = told | both | {"session_id": session}
             event |= {"basket_id": f"{session}.{step.at}"} if kind == "purchase" else {}
-        yield Pending(step.at, int(session), step.place, event)
+        yield Pending(step.at, int(session), step.place, line, event)
         if step.type == "clicks":
             clicked.add(step.aid)
             last = step.aid

@@ -20,7 +20,7 @@ def table(
         SourceError: the first line does not name the columns.
     """
     lines = rows(src, summary, advance)
-    header = _split(next(lines, "").removeprefix("\ufeff"))
+    header = _split(next(lines, "")) or []
     if lacking := [name for name in names if name not in header]:
         raise SourceError(
             f"{src}: its first line names no column {', '.join(lacking)}, so this is no file of {about}; "
@@ -29,7 +29,9 @@ def table(
     summary.rows -= 1
     for text in lines:
         fields = _split(text)
-        if len(fields) == len(header):
+        if fields is None:
+            summary.refuse("cannot be read as CSV", text)
+        elif len(fields) == len(header):
             yield text, dict(zip(header, fields, strict=True))
         elif text:
             summary.refuse(f"{len(fields)} columns instead of {len(header)}", text)
@@ -37,5 +39,9 @@ def table(
             summary.refuse("an empty line", text)
 
 
-def _split(text: str) -> list[str]:
-    return next(csv.reader([text]), []) if '"' in text else text.split(",")
+def _split(text: str) -> list[str] | None:
+    """The fields of a line; None if it is none of CSV."""
+    try:
+        return next(csv.reader([text]), []) if '"' in text else text.split(",")
+    except csv.Error:
+        return None

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stream.settings import Duration, spell
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Drift = Annotated[float, Field(ge=-20, le=20, allow_inf_nan=False)]
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 START = 1_704_067_200_000  # 2024-01-01 UTC, a Monday, ms
 
@@ -35,17 +36,20 @@ class Scenario(BaseModel):
     rate: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.1, description="share of impressions that convert, before a drift"
     )
-    conversion_drift: float = Field(default=0.0, description="added to the logit of p(y|x), more for some categories")
-    delay_drift: float = Field(
+    conversion_drift: Drift = Field(default=0.0, description="added to the logit of p(y|x), more for some categories")
+    delay_drift: Drift = Field(
         default=0.0, description="taken from the logits of fast conversions: buyers become slower"
     )
-    signal_drift: Annotated[float, Field(gt=0)] = Field(
+    signal_drift: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = Field(
         default=1.0, description="factor on carts of impressions without a purchase"
     )
     new_campaigns: Share = Field(
         default=0.0, description="share of the traffic that goes to campaigns never seen before"
     )
-    newcomers: Share = Field(default=0.004, description="share of the traffic that a new campaign takes, one each day")
+    newcomers: Share = Field(
+        default=0.004,
+        description="share of the traffic that a new campaign takes, one each day; less where there is no more",
+    )
     click_buyer: Share = Field(default=0.9, description="P(click | purchase)")
     click_other: Share = Field(default=0.25, description="P(click | no purchase)")
     cart_buyer: Share = Field(

@@ -90,7 +90,7 @@ def _times(s: Scenario, generator: np.random.Generator) -> Ints:
     hours = np.arange(max(1, int(np.ceil(s.days * 24))))
     traffic = (CYCLE[hours % 24] * WEEK[hours // 24 % 7]).cumsum()
     spread = generator.random(s.impressions)
-    at = np.interp(spread, np.concatenate([[0], traffic]) / traffic[-1], np.append(hours, hours[-1] + 1))
+    at = np.interp(spread, np.concatenate([[0], traffic]) / traffic[-1], np.append(hours, s.days * 24))
     return START + np.sort((at * HOUR).astype(np.int64))
 
 
@@ -104,7 +104,8 @@ def _campaigns(s: Scenario, traffic: np.random.Generator, people: np.random.Gene
     """Which campaign shows each impression, and its effect: old ones, one newcomer a day, and a wave at the change."""
     days = int(np.ceil(s.days))
     starts = np.concatenate([START + DAY * np.arange(1, days), np.full(8, s.changes_at)])
-    shares = np.concatenate([np.full(days - 1, s.newcomers), np.full(8, s.new_campaigns / 8)])
+    newcomers = min(s.newcomers, (1 - s.new_campaigns) / max(days - 1, 1))
+    shares = np.concatenate([np.full(days - 1, newcomers), np.full(8, s.new_campaigns / 8)])
     effects = np.concatenate([people.normal(0, 0.6, CAMPAIGNS + days - 1), people.normal(0.3, 1.0, 8)])
     order = np.argsort(starts, kind="stable")
     upto = np.concatenate([[0.0], shares[order].cumsum()])

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from learner.batch import Batch, Look
+from learner.batch import TICK, Batch, Look
 
 COHORTS = 32  # per attribution window
 BUCKETS = 14  # ages window / 2^k, and the age of the first look
@@ -43,8 +43,8 @@ class Delay(NamedTuple):
 def init(elapsed: float, window: float) -> Delay:
     """The prior. ``elapsed``: age of the first look, s; ``window``: attribution window, s."""
     ages = {0.0, window, *(window / 2**k for k in range(1, BUCKETS))}
-    if 0 < elapsed < window:
-        ages.add(float(elapsed))
+    if elapsed < window:
+        ages.add(max(float(elapsed), TICK))  # what converts at once is known at the first look, though that be at once
     edges = torch.tensor(sorted(ages), dtype=torch.float64)
     buckets = len(edges) - 1
     zeros = torch.zeros(COHORTS + 1, buckets, dtype=torch.float64)
@@ -123,7 +123,7 @@ def _prior(edges: Tensor) -> Tensor:
 def survival(state: Delay, age: Tensor, now: float) -> Tensor:
     """S(a) = 1 - F(a), the share of conversions not yet known at ``age`` [B] s; linear within a bucket. [B] float64."""
     known = curve(state, now)
-    edges = state.edges
+    edges, age = state.edges, age.clamp(min=TICK)
     bucket = torch.searchsorted(edges, age.contiguous(), right=True).sub(1).clamp(0, len(edges) - 2)
     inside = ((age - edges[bucket]) / (edges[bucket + 1] - edges[bucket])).clamp(0, 1)
     return 1 - (known[bucket] + inside * (known[bucket + 1] - known[bucket]))

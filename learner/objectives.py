@@ -22,16 +22,30 @@ def unweighted(outputs: Outputs, batch: Batch) -> Weighed:
     return _weighted(outputs, batch, torch.ones_like(batch.label), outputs.f)
 
 
+def _with_negative(told: Weighed, outputs: Outputs, batch: Batch, weight: Tensor) -> Weighed:
+    """What the schedule `now` has learned of an impression before its conversion: a label 0 of this ``weight`` [B]. Where
+    the conversion is known at the impression there is no such row, and it is part of that of label 1."""
+    at_once = torch.where((batch.look == Look.FIRST) & (batch.label > 0), weight, 0.0)
+    negative = log_loss(outputs.logit, torch.zeros_like(batch.label))
+    return told._replace(loss=told.loss + at_once * negative, curvature=told.curvature + at_once[:, None])
+
+
+def twice(outputs: Outputs, batch: Batch) -> Weighed:
+    """Log loss of label 0 and, once there is a conversion, of label 1."""
+    return _with_negative(unweighted(outputs, batch), outputs, batch, torch.ones_like(batch.label))
+
+
 def pu(outputs: Outputs, batch: Batch) -> Weighed:
     """Label 1: l1 - l0, which takes back the l0 that was learned before and is linear in the logit. Label 0: l0."""
     one = torch.ones_like(batch.label)
     loss = two_sided(outputs.logit, batch.label, one - 2 * batch.label)
-    return Weighed(loss, one, outputs.f, (one - batch.label)[:, None])
+    return _with_negative(Weighed(loss, one, outputs.f, (one - batch.label)[:, None]), outputs, batch, one)
 
 
 def fnw(outputs: Outputs, batch: Batch) -> Weighed:
     """Fake negative weighted."""
-    return _weighted(outputs, batch, weights.fnw(outputs.f, batch.label), outputs.f)
+    told = _weighted(outputs, batch, weights.fnw(outputs.f, batch.label), outputs.f)
+    return _with_negative(told, outputs, batch, weights.fnw(outputs.f, torch.zeros_like(batch.label)))
 
 
 def es_dfm(outputs: Outputs, batch: Batch) -> Weighed:

@@ -121,6 +121,16 @@ def test_survival_is_linear_within_a_bucket() -> None:
     """Between two edges the curve is interpolated; past the window nothing is still to come."""
     state = delay.init(ELAPSED, WINDOW)
     curve, edges = delay.curve(state, 0.0), state.edges
-    ages = torch.tensor([float(edges[5] + edges[6]) / 2, WINDOW, 2 * WINDOW, 0.0], dtype=torch.float64)
-    expected = torch.stack([1 - (curve[5] + curve[6]) / 2, curve[0], curve[0], 1 - curve[0]])
+    ages = torch.tensor([float(edges[5] + edges[6]) / 2, WINDOW, 2 * WINDOW], dtype=torch.float64)
+    expected = torch.stack([1 - (curve[5] + curve[6]) / 2, curve[0], curve[0]])
     assert torch.allclose(delay.survival(state, ages, 0.0), expected)
+
+
+def test_what_converts_at_once_is_known_at_the_impression() -> None:
+    """With a first look at the impression: half of the conversions at age 0, so half are still to come then."""
+    shown = torch.arange(4000, dtype=torch.float64)
+    delays = torch.where(torch.arange(4000) % 2 == 0, 0.0, 200.0).double()
+    state = delay.init(0.0, WINDOW)
+    for start in range(0, 4000, 250):
+        state = delay.update(state, conversions(shown[start : start + 250], delays[start : start + 250]))
+    assert float(delay.survival(state, torch.zeros(1, dtype=torch.float64), 4200.0)) == pytest.approx(0.5, abs=0.02)

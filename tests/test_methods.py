@@ -30,8 +30,8 @@ LOG_RATE = 1.3  # of the further head, where it is one of delays
 class World:
     """P(y = 1) = p; a conversion is known early or later; a signal by the first look depends on what will become."""
 
-    def __init__(self, p: float, late: float, cart: tuple[float, float, float]) -> None:
-        self.p, self.late, self.cart = p, late, cart
+    def __init__(self, p: float, late: float, cart: tuple[float, float, float], early: float = EARLY) -> None:
+        self.p, self.late, self.cart, self.early = p, late, cart, early
 
     @property
     def p_dp(self) -> float:
@@ -41,7 +41,7 @@ class World:
         """(probability, when the conversion is known, signal by the first look)."""
         later = self.p * self.late
         fate = (
-            (self.p * (1 - self.late), EARLY, self.cart[0]),
+            (self.p * (1 - self.late), self.early, self.cart[0]),
             (later * (1 - LAST_SHARE), LATE, self.cart[1]),
             (later * LAST_SHARE, LAST, self.cart[1]),
             (1 - self.p, NEVER, self.cart[2]),
@@ -202,10 +202,11 @@ def served(method: DelayedFeedback, world: World, told: Estimates | None = None)
 
 
 WORLDS = [
-    World(p, late, cart)
+    World(p, late, cart, early)
     for p in (0.02, 0.2, 0.6)
     for late in (0.1, 0.5, 0.95)
     for cart in ((0.7, 0.6, 0.05), (0.2, 0.3, 0.3), (0.5, 0.9, 0.5))
+    for early in (EARLY, 0.0)  # at once: known at the impression itself
 ]
 
 
@@ -278,12 +279,12 @@ def test_dfm_unlearns_what_is_taken_back(seen: Look) -> None:
     ("loss", "schedule", "p", "late", "miss"),
     [
         ("esdfm", schedules.now, 0.9, 0.001, -0.43),
-        ("fnw", schedules.wait, 0.4, 0.2, 0.19),
+        ("fnw", schedules.closed, 0.4, 0.2, -0.15),
         ("esdfm", schedules.closed, 0.6, 0.01, -0.17),
     ],
 )
 def test_a_loss_on_another_schedule_is_wrong(loss: str, schedule: Any, p: float, late: float, miss: float) -> None:
-    """A schedule and its loss belong together: ES-DFM on FNW's log, FNW on ES-DFM's, ES-DFM with confirmed negatives."""
+    """A schedule and its loss belong together: ES-DFM on FNW's log, both with confirmed negatives."""
     world = World(p, late, (0.5, 0.5, 0.5))
     assert served(METHODS[loss], world) == pytest.approx(p, abs=1e-8)
     assert served(METHODS[loss]._replace(looks=schedule), world) - p == pytest.approx(miss, abs=0.01)

@@ -22,6 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from labelstore import ledger
+from labelstore.letters import Place
 from labelstore.refusals import BelatedError
 from labelstore.store import LabelStore
 from stream.forwarding import Outbox, forward
@@ -41,6 +42,7 @@ class Checkpoints:
         self._store, self.folder, self._settings = store, folder, settings
         folder.mkdir(parents=True, exist_ok=True)
         self.n = 0  # of the last commit
+        self._forwarded: Place | None = None  # of dead letters, as far as this round has come
         self.made = 0.0  # when the one that was loaded was, s; of the machine's clock, to be shown
 
     def save(self, tensors: dict[str, Tensor], progress: dict[str, Any], keep: int = KEEP) -> None:
@@ -64,7 +66,8 @@ class Checkpoints:
 
     def forward(self, outbox: Outbox | None) -> None:
         """Step 4; also at the start, for whoever was killed before it. Nothing else may be uncommitted."""
-        if outbox is not None and forward(self._store.connection, outbox):
+        if outbox is not None:
+            self._forwarded = forward(self._store.connection, outbox, self._forwarded)
             self._store.commit()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -8,6 +8,7 @@ So each is forwarded at least once: whoever is killed between 1 and 3 forwards i
 costs nothing but time: the letters stay unmarked and are sent after a later commit.
 """
 
+import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -18,6 +19,7 @@ from labelstore.ledger import DEAD_LETTER_BYTES
 from labelstore.letters import Letter, Place
 
 BLOCK = 500
+PATIENCE = 5.0  # seconds of a round for which nothing is read
 
 
 class Sent(NamedTuple):
@@ -48,19 +50,24 @@ class ListOutbox:
         return Sent([letter.place for letter in found], [])
 
 
-def forward(connection: Connection, outbox: Outbox) -> int:
-    """Send the letters that are not yet forwarded, and mark those that have arrived; how many.
+def forward(connection: Connection, outbox: Outbox, after: Place | None = None) -> Place | None:
+    """Send the letters past a place that are not yet forwarded, and mark those that have arrived; where to go on next time.
 
-    One that is refused is tried again after the next commit. If nobody answers, the rest waits as well.
+    After `PATIENCE` the loop has its turn. One that is refused is tried again in the next round, which begins with the call
+    after that in which the last letter was reached. If nobody answers, the rest waits as well.
     """
-    done, after = 0, None
+    deadline = time.monotonic() + PATIENCE
     while found := letters.unforwarded(connection, BLOCK, after):
         sent = outbox.send(found)
         letters.mark_forwarded(connection, sent.arrived)
-        done, after = done + len(sent.arrived), found[-1].place
         if len(sent.arrived) + len(sent.refused) < len(found):
-            break
-    return done
+            return after
+        after = found[-1].place
+        if len(found) < BLOCK:
+            return None
+        if time.monotonic() > deadline:
+            return after
+    return None
 
 
 def headers(letter: Letter) -> list[tuple[str, bytes]]:

@@ -209,7 +209,7 @@ class KafkaSource:
             at = self._consumer.position(TopicPartition(*partition), timeout_ms=ANSWER)
             self._next[partition] = max(self._next[partition], at or 0)
         position = self._next[partition]
-        if end > position:
+        if max(end, self._consumer.highwater(TopicPartition(*partition)) or 0) > position:  # or a transaction is open
             self._still.pop(partition, None)
             return 0.0
         at, since = self._still.get(partition, (-1, asked))

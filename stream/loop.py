@@ -76,6 +76,7 @@ class Loop:
         self._last = BEGINNING  # known_at of the last record that passed
         self.numbers = Numbers({}, 0, BEGINNING, BEGINNING, 0, 0.0)
         self._resume()
+        self._pace.committed(self._passed)
         self._measure(checkpoints.made)
 
     def run(self, told: Callable[[int], None] = lambda read: None, stop: Callable[[], bool] = lambda: False) -> None:
@@ -91,7 +92,7 @@ class Loop:
             self._advance(self.reading.clocks.value)
             told(self.counts["read"])
             self._measure()
-            if self._pace.due(self.reading.unsaved):
+            if self._pace.due(self.reading.unsaved, self._passed):
                 self.commit()
         if over:
             self._pace.hurry()
@@ -213,7 +214,7 @@ class Loop:
         self._checkpoints.save(tensors, self._progress())
         self.source.commit(self.reading.offsets)
         self._checkpoints.forward(self._outbox)
-        self._pace.committed()
+        self._pace.committed(self._passed)
         self._measure(time.time())
 
     def _progress(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ class Pace:
     def __init__(self, every: int, every_s: float) -> None:
         self._every, self._every_s = every, every_s
         self._since, self._asked = 0, time.monotonic()  # records and time since the last commit
+        self._passed: int | None = None  # event time of it
         self._until = float("inf")
         self.stop: Callable[[], bool] = lambda: False
 
@@ -24,14 +25,15 @@ class Pace:
         """Whether the source wants to be asked again, or the run to stop, before the watermark is reached."""
         return time.monotonic() > self._until or self.stop()
 
-    def due(self, unsaved: bool) -> bool:
-        """Whether to commit: enough was read, or something has happened (records, or what is ``unsaved``) and it is time."""
+    def due(self, unsaved: bool, passed: int) -> bool:
+        """Whether to commit: enough was read, or something has happened (records, what is ``unsaved``, event time that has
+        ``passed``) and it is time."""
         late = time.monotonic() - self._asked >= self._every_s
-        return self._since >= self._every or (late and (self._since > 0 or unsaved))
+        return self._since >= self._every or (late and (self._since > 0 or unsaved or passed != self._passed))
 
-    def committed(self) -> None:
-        """A commit is made."""
-        self._since, self._asked = 0, time.monotonic()
+    def committed(self, passed: int) -> None:
+        """A commit is made, at this event time."""
+        self._since, self._asked, self._passed = 0, time.monotonic(), passed
 
     def hurry(self) -> None:
         """The log is over: nothing is waited for any more."""

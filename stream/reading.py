@@ -35,6 +35,7 @@ class Reading:
         self.clocks = Watermark(source.partitions(), settings.lateness)
         self.waiting = WaitingRoom()
         self.offsets: dict[Partition, int] = {}  # of the next record of each partition
+        self._saved: dict[Partition, int] = {}  # those of the last commit
         self._journal = Journal(source.journal())
         self._letters: list[DeadLetter] = []
         self._last: dict[Partition, Record] = {}  # of each partition, since this run began
@@ -52,8 +53,8 @@ class Reading:
 
     @property
     def unsaved(self) -> bool:
-        """Whether clocks were raised since the last commit, beside what records did."""
-        return bool(len(self._journal))
+        """Whether clocks or positions were raised since the last commit, beside what records did."""
+        return bool(len(self._journal)) or self.offsets != self._saved
 
     def read(self, limit: int) -> int:
         """Read some records; how many there were."""
@@ -63,6 +64,7 @@ class Reading:
             self.clocks.exhaust(self.source.exhausted())
         for record in records:
             self._take(record)
+        self.offsets |= self.source.positions()  # past marks of transactions too, which are no records
         for partition, clock in self.clocks.quiet(self.source.silent()).items():
             self._journal.note(partition, self.offsets[partition], clock)
         return len(records)
@@ -127,6 +129,7 @@ class Reading:
         ledger.save_dead_letters(connection, [{**d.record._asdict(), "reason": d.reason} for d in self._letters])
         ledger.save_journal(connection, self._journal.unsaved())
         self._letters.clear()
+        self._saved = dict(self.offsets)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it beside that."""
@@ -150,6 +153,7 @@ class Reading:
         self.codec.ignored.update(state.get("ignored", {}))
         self.clocks.restore(state["clocks"], state["latest"], state["watermark"])
         self.offsets = self.source.positions()
+        self._saved = dict(self.offsets)
         known = {Partition(topic, partition) for topic, partition, _ in state["clocks"]}
         for partition in [p for p in self.clocks.clocks if p not in known]:
             self._start(partition, self.offsets[partition])

@@ -10,6 +10,7 @@ from labelstore.ledger import DEAD_LETTER_BYTES
 from labelstore.letters import Letter, Place
 from labelstore.stats import digest
 from labelstore.tables import dead_letters
+from stream import forwarding
 from stream.checkpoint import Checkpoints
 from stream.forwarding import BLOCK, ListOutbox, Outbox, Sent, headers
 from stream.loop import Loop
@@ -80,6 +81,25 @@ def test_letters_that_are_refused_hold_up_no_others(tmp_path: Path) -> None:
     assert run(url, outbox, log)[1] == 3
     outbox.most = 9
     assert run(url, outbox, log)[1] == BLOCK + 10
+
+
+def test_letters_take_no_more_than_their_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing is accepted, each commit tries a part and the next one goes on behind it, round after round; between
+    them no transaction is left open."""
+    tried: list[int] = []
+
+    class Refuses(ListOutbox):
+        def send(self, found: Sequence[Letter]) -> Sent:
+            tried.append(found[0].place.offset)
+            return Sent([], [letter.place for letter in found])
+
+    monkeypatch.setattr(forwarding, "PATIENCE", -1.0)
+    with opened(f"sqlite:///{tmp_path}/store.db", NOBODY) as (store, checkpoints):
+        Loop(ListSource({("events", 0): [b"{"] * (2 * BLOCK + 1)}), NOBODY, store, checkpoints).run()
+        for _ in range(5):
+            checkpoints.forward(Refuses())
+            assert not store.connection.in_transaction()
+    assert tried == [0, BLOCK, 2 * BLOCK, 0, BLOCK]
 
 
 def test_what_was_cut_says_so() -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 from servers import free_port
 from sqlalchemy import select
@@ -234,6 +235,32 @@ def test_a_topic_that_is_deleted_is_a_sentence(kafka: str) -> None:
         admin.close()
         with pytest.raises(SourceError, match=rf"kafka: .*{config.items}.* start again"):
             until(source, lambda found: False)
+
+
+def test_an_open_transaction_is_no_silence(kafka: str) -> None:
+    """What it has written cannot be read yet and will be: the partition holds its clock. Once it is closed, the position
+    is past its mark, and then the partition is silent."""
+    config = configured(kafka, partitions=1)
+    producer = KafkaProducer(bootstrap_servers=kafka, transactional_id=uuid4().hex)
+    producer.init_transactions()
+    place = Partition(config.items, 0)
+    with reading(config) as source, opened(None, NOBODY) as (store, checkpoints):
+        loop = Loop(source, NOBODY, store, checkpoints)
+        producer.begin_transaction()
+        producer.send(config.items, b"x", partition=0).get(10)
+        others, end = set[Partition](), time.monotonic() + 4 * config.idle_after / 1000
+        while time.monotonic() < end:
+            loop.reading.read(100)
+            assert place not in source.silent()
+            others |= source.silent()
+        assert Partition(config.impressions, 0) in others
+        producer.commit_transaction()
+        end = time.monotonic() + 20
+        while place not in source.silent():
+            assert time.monotonic() < end
+            loop.reading.read(100)
+        assert loop.reading.offsets[place] == source.end_offsets()[place] == 2  # the record, and the mark
+    producer.close()
 
 
 def test_a_letter_that_is_too_large_holds_up_no_other(kafka: str) -> None:

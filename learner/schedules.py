@@ -63,9 +63,10 @@ def reveal_ages(elapsed: float, window: float) -> tuple[float, ...]:
 
 
 def ages(elapsed: float, window: float) -> Looks:
-    """As `reveals`, and at a 64th of the window."""
-    early = (window / 64,) if window / 64 > elapsed else ()
-    return Looks(elapsed, ages=early + reveal_ages(elapsed, window), every=True)
+    """As `reveals`, at ages that double from a sixteenth of the window on: what becomes known waits for the next look no
+    longer than it has waited already."""
+    doubling = (window / 2**k for k in (4, 3, 2, 1, 0))
+    return Looks(elapsed, ages=tuple(age for age in doubling if age > elapsed), every=True)
 
 
 def settled(elapsed: float, window: float) -> Looks:

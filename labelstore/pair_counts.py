@@ -31,7 +31,10 @@ from labelstore.tables import adjustments, conversions, item_pairs, signals
 
 CLICK = "click"  # the kind of signal that is a view
 NEAREST = 20  # products a conversion or click looks back at
-RECENT = 100  # records of its user or session before it among which they are, and all of the same time as the last
+RECENT = 100  # records of its user or session among which they are: before it, and after it those of its own time
+MIX = 2_654_435_761  # 2^32 / golden ratio: multiples of it, modulo 2^32, are spread evenly
+
+LAST = 2**62  # past every seq
 
 P = item_pairs.c
 _FIRST: BindParameter[int] = bindparam("first")
@@ -66,7 +69,7 @@ def _seen(by: str, ordered: bool) -> FromClause:
         alive += [_stands(A, A.time), _stands(U, A.time)]
     pair = (A.item_id.label("target"), U.item_id.label("source"))
     return (
-        select(A.sign, A.seq, A.at, *pair, func.max(U.at).label("last"))
+        select(A.sign, A.seq, A.at, *pair, func.max(U.at).label("last"), func.max(U.seq).label("other"))
         .join_from(asking, u, and_(U[by] == A[by], U.at >= A.earliest, _back(U, A, ordered)))
         .where(U.item_id != A.item_id, *alive, *_usable(U, by, ordered))
         .group_by(A.sign, A.seq, A.at, A.item_id, U.item_id)
@@ -74,24 +77,35 @@ def _seen(by: str, ordered: bool) -> FromClause:
 
 
 def _asking(by: str, ordered: bool) -> CTE:
-    """Each of the affected v at each of the times at which it is known, and how far it looks back: ``earliest``."""
+    """Each of the affected v at each of the times at which it is known, and how far it looks: back to ``earliest``, and
+    among those of its own time at the ones from ``low`` to ``high``, seq."""
     affected, w = _affected(by, ordered), (conversions if ordered else signals).alias("w")
     A, T, W = affected.c, _TIMES.c, w.c
-    mine = [W[by] == A[by], W.at <= A.at, W.known_at < T.time, *_usable(W, by, ordered)]
+    mine = [W[by] == A[by], W.known_at < T.time, *_usable(W, by, ordered)]
     if ordered:
         mine.append(_stands(W, T.time))
-    recent = select(W.at).where(*mine).order_by(W.at.desc()).limit(1).offset(RECENT).scalar_subquery()
+    before = select(W.at).where(*mine, W.at <= A.at).order_by(W.at.desc())
+    recent = before.limit(1).offset(RECENT).scalar_subquery()
+    at_once = select(W.seq).where(*mine, W.at == A.at).limit(1).offset(RECENT - 1)
+    low = at_once.where(W.seq < A.seq).order_by(W.seq.desc()).scalar_subquery()
+    high = at_once.where(W.seq > A.seq).order_by(W.seq).scalar_subquery()
+    ends = (func.coalesce(low, 0).label("low"), func.coalesce(high, LAST).label("high"))
     span: ColumnElement[int] = literal(0) if by == "session_id" else A.at - _SPAN
     later = case((recent > span, recent), else_=span)  # fewer are there: the span alone
-    columns = select(T.sign, T.time, *A, later.label("earliest"))
+    columns = select(T.sign, T.time, *A, later.label("earliest"), *ends)
     found = columns.join_from(affected, _TIMES, A.known_at < T.time).cte("asking")
     return found.prefix_with("MATERIALIZED")  # counted once for each, not for each record looked back at
 
 
 def _near(seen: FromClause, ordered: bool) -> FromClause:
-    """Of those the most recent ones, with how many they are; pairs without an order go from the smaller id."""
+    """Of those the most recent ones, with how many they are; pairs without an order go from the smaller id.
+
+    In a large basket all are equally recent. Which are taken must not hang on their ids, for then the alphabet would be a
+    direction: it is told by a number that is the same from both sides, so most of them take each other.
+    """
     S = seen.c
-    place = func.row_number().over(partition_by=[S.sign, S.seq], order_by=[S.last.desc(), S.source])
+    mixed = (S.seq + S.other) % 2**32 * MIX % 2**32
+    place = func.row_number().over(partition_by=[S.sign, S.seq], order_by=[S.last.desc(), mixed, S.source])
     R = select(S.sign, S.seq, S.at, S.source, S.target, place.label("place")).subquery("ranked").c
     size = func.count().over(partition_by=[R.sign, R.seq])
     source: ColumnElement[str] = R.source
@@ -159,7 +173,8 @@ def _usable(of: Any, by: str, ordered: bool) -> list[ColumnElement[bool]]:
 
 def _back(U: Any, V: Any, ordered: bool) -> ColumnElement[bool]:
     """Whether V looks back at U, if U is not too early."""
+    near = or_(U.at != V.at, U.seq.between(V.low, V.high))
     if ordered:
         basket = or_(U.at == V.at, U.basket_id == V.basket_id)
-        return and_(U.at <= V.at + _SPAN, or_(U.at < V.at, basket))
-    return or_(U.at < V.at, and_(U.at == V.at, U.seq < V.seq))
+        return and_(U.at <= V.at + _SPAN, or_(U.at < V.at, basket), near)
+    return and_(or_(U.at < V.at, and_(U.at == V.at, U.seq < V.seq)), near)

@@ -106,6 +106,13 @@ def earliest(v: Any, among: Sequence[Any]) -> int:
     return times[pair_counts.RECENT] if len(times) > pair_counts.RECENT else 0
 
 
+def of_its_time(v: Any, among: Sequence[Any]) -> set[int]:
+    """Places of those that v looks at among all of its own time: as many before it as after it, in the order they passed."""
+    times = [n for n, e in enumerate(among) if e.at == v.at]
+    here = times.index(next(n for n, e in enumerate(among) if e is v))
+    return set(times[max(0, here - pair_counts.RECENT) : here + pair_counts.RECENT + 1])
+
+
 def looks_back(v: Any, u: Any) -> bool:
     if u.item_id == v.item_id or u.user_id != v.user_id or abs(u.at - v.at) > RULES.window:
         return False
@@ -118,9 +125,9 @@ def views(clicks: Sequence[Any], place: int) -> list[Any]:
     v, found = clicks[place], []
     of = "session_id" if v.session_id else "user_id"
     mine = [u for u in clicks if getattr(u, of) == getattr(v, of) and bool(u.session_id) == bool(v.session_id)]
-    begin = earliest(v, mine)
+    begin, same = earliest(v, mine), [mine[n] for n in sorted(of_its_time(v, mine))]
     for n, u in enumerate(clicks):
-        near = v.session_id or v.at - u.at <= item_pairs.TOGETHER
+        near = (v.session_id or v.at - u.at <= item_pairs.TOGETHER) and (u.at != v.at or any(u is w for w in same))
         if (u.at, n) < (v.at, place) and u in mine and near and u.at >= begin and u.item_id != v.item_id:
             found.append(u)
     return found
@@ -133,8 +140,10 @@ def expected(facts: Sequence[Known], end: int) -> Weights:
     clicks = [e for e in standing if isinstance(e, Signal) and e.kind == "click"]
     looks: list[tuple[str, Any, list[Any]]] = []
     for v in conversions:
-        begin = earliest(v, [u for u in conversions if u.user_id == v.user_id])
-        looks.append((CO_PURCHASE, v, [u for u in conversions if looks_back(v, u) and u.at >= begin]))
+        mine = [u for u in conversions if u.user_id == v.user_id]
+        begin, same = earliest(v, mine), of_its_time(v, mine)
+        near = [u for n, u in enumerate(mine) if u.at >= begin and (u.at != v.at or n in same)]
+        looks.append((CO_PURCHASE, v, [u for u in near if looks_back(v, u)]))
     looks += [(CO_VIEW, v, views(clicks, n)) for n, v in enumerate(clicks)]
     for kind, v, before in looks:
         assert v.item_id
@@ -164,6 +173,21 @@ def test_a_user_who_buys_on_and_on_is_looked_at_for_a_while(open_store: Open, lo
             patch.setattr(item_pairs, name, pair_counts.counts(by, ordered=ordered))
         patch.setattr(item_pairs, "_BY_USER", pair_counts.counts("user_id", ordered=False))
         check_sum(open_store, log)
+
+
+@pytest.mark.parametrize("names", [1, -1])
+def test_a_large_basket_has_no_direction(open_store: Open, names: int) -> None:
+    """Of sixty products bought at once each has pairs, nearly all of them both ways, whatever they are called."""
+    log = [
+        {"type": "conversion", "kind": "purchase", "event_id": f"c{n:02}", "user_id": "u", "at": T0, "basket_id": "k",
+         "item_id": f"p{names * n:03}"}
+        for n in range(60)
+    ]  # fmt: skip
+    found = {pair[1:] for pair in count(open_store(), [(k.known_at, k.event) for k in known(log)], 1)}
+    assert len(found) == 60 * pair_counts.NEAREST
+    assert {source for source, _ in found} == {target for _, target in found} == {event["item_id"] for event in log}
+    one_way = [(u, v) for u, v in found if (v, u) not in found]
+    assert len(one_way) < 0.05 * len(found)
 
 
 def test_the_last_hundred_are_looked_at(open_store: Open) -> None:

@@ -116,14 +116,15 @@ class Refresh:
             name = f"graph-{self.number}-snapshot.safetensors"
             sha256 = self._checkpoints.keep(name, snapshot.to_bytes(taken))
             self._pending = {"file": name, "sha256": sha256, "number": self.number, "until": midnight}
+            self._pending["before"] = self._files[0] if self._files else None
             self._start()
             return
-        self._learn(taken)
+        self._learn(taken, self.served.bundle if self.served else None)
 
-    def _learn(self, taken: Snapshot) -> None:
-        """Learn from a snapshot here and now."""
+    def _learn(self, taken: Snapshot, before: Bundle | None) -> None:
+        """Learn from a snapshot here and now; ``before``: what was served when it was taken."""
         try:
-            self._ready.append(snapshot.learn(taken, self.served.bundle if self.served else None))
+            self._ready.append(snapshot.learn(taken, before))
         except Refused as error:
             self._refuse(str(error), taken.number, taken.until)
 
@@ -173,7 +174,8 @@ class Refresh:
 
     def _start(self) -> None:
         assert self._pending is not None
-        self._aside.begin(self._pending["file"], self._files[0]["file"] if self._files else None)
+        before = self._pending["before"]
+        self._aside.begin(self._pending["file"], before and before["file"])
 
     def _reap(self) -> None:
         """Take what the process has made, if it is done. Its snapshot, named by the last commit, goes with the next."""
@@ -211,7 +213,8 @@ class Refresh:
         return {"file": name, "sha256": self._checkpoints.keep(name, bundle.to_bytes(made))}
 
     def restore(self, progress: dict[str, Any], serve: bool = True) -> None:
-        """Go on from `state`; ``serve``: whether the version that is served is needed, and its file has to be whole."""
+        """Go on from `state`; ``serve``: whether the version that is served is needed, and its file has to be whole. Without
+        it, what a daemon was stopped over stays for it to go on with."""
         told = progress.get("graph")
         if told is None or self.every is None:
             return
@@ -228,10 +231,11 @@ class Refresh:
             self._pending = pending[0]
             if self._apart:
                 self._start()
-            else:  # a daemon was stopped over it
+            elif serve:  # a daemon was stopped over it
                 self._pending = None
                 data = kept(self._checkpoints.folder, pending[0]["file"], pending[0]["sha256"])
-                self._learn(snapshot.from_bytes(data))
+                before = pending[0]["before"]
+                self._learn(snapshot.from_bytes(data), before and read(self._checkpoints.folder, before))
 
 
 def take(store: LabelStore, settings: Settings, number: int, midnight: int) -> Snapshot:

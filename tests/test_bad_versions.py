@@ -15,13 +15,14 @@ from command_line import belated
 from labelstore import ledger
 from labelstore.item_pairs import Pair
 from labelstore.store import existing
-from strategies import DAY, T0, lines
+from strategies import DAY, HOUR, T0, lines
 from stream import bundle, prequential, snapshot
 from stream.aside import TRIES, Aside
 from stream.backtest import backtest
 from stream.bundle import Serving
 from stream.loop import Loop
-from stream.related import refresh
+from stream.refresh import Refresh
+from stream.related import refresh, roll_back, stand
 from stream.sources import ListSource
 from stream.workspace import opened
 from test_refresh import EVENTS, SETTINGS, Live, mine, parts, quick, shop, taken, whole
@@ -173,3 +174,35 @@ def test_ids_of_any_length_and_letters() -> None:
     data = bundle.to_bytes(made)
     assert "ids" not in bundle.header(data, "bundle")
     assert bundle.from_bytes(data).ids == made.ids
+
+
+def test_rolled_back_while_the_next_version_is_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon is stopped over version 3, and version 2 is rolled back: the older one is served, and version 3 is still
+    learned from the one that was served when its snapshot was taken, as a replay learns it."""
+    settings, url = SETTINGS.model_copy(update={"graph_every": 3 * DAY}), f"sqlite:///{tmp_path}/store.db"
+    first = [event for event in EVENTS if event["at"] < T0 + 9 * DAY + HOUR]
+    monkeypatch.setattr(Refresh, "_start", lambda graph: None)
+    with opened(url, settings) as (store, checkpoints):
+        loop = Loop(Live(parts(first, 1)), settings, store, checkpoints, poll=50, aside=True)
+
+        def done() -> bool:
+            graph = loop.graph
+            if graph._pending and graph.number < 3:
+                taken = snapshot.from_bytes((checkpoints.folder / graph._pending["file"]).read_bytes())
+                graph._pending = None
+                graph._learn(taken, graph.served.bundle if graph.served else None)
+            return sum(loop.reading.offsets.values()) == len(first) and loop.passed == loop.reading.clocks.value
+
+        loop.run(stop=done)
+    assert roll_back(url) == 1
+    with existing(url) as connection:
+        newest = ledger.newest(connection)
+        assert newest is not None
+        *versions, pending = newest.progress["graph"]["bundles"]
+        assert [one["version"] for one in versions] == [1, 2]
+        assert (pending["number"], pending["before"]["version"]) == (3, 2)
+        assert ledger.load_swaps(connection)[-1].version == 1
+    with opened(url, settings) as (store, checkpoints):
+        Loop(ListSource(parts(first, 1)), settings, store, checkpoints, poll=50).run()
+    found = {one["version"]: one["metrics"] for one in stand(url).bundles}
+    assert found[3]["started_from"] == 2

@@ -19,6 +19,7 @@ One query counts whole numbers by (pair, day, |S|); the rest is done here, so ev
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -118,7 +119,7 @@ def described(connection: Connection) -> list[tuple[str, str]]:
 
 
 def _add(connection: Connection, kind: str, rows: Iterable[Any], now: int, half_life: int) -> set[str]:
-    """Add what was counted, given in order; the sources that were touched."""
+    """Add what was counted, given in order; the products that have been touched, of co-purchases the sources."""
     new: list[tuple[Any, ...]] = []
     moved: list[dict[str, Any]] = []
     sources: set[str] = set()
@@ -129,7 +130,7 @@ def _add(connection: Connection, kind: str, rows: Iterable[Any], now: int, half_
         for _, _, day, size, times, *_ in told:
             total += decay(times / math.sqrt(size), now - day, half_life)
         until = now + int(half_life * math.log2(total / LEAST)) if total > LEAST else now
-        sources.add(source)
+        sources |= {source, target} if kind == CO_VIEW else {source}
         if at is not None:
             moved.append({"s": source, "t": target, "w": max(total, 0.0), "u": until})
         elif until > now:
@@ -142,13 +143,23 @@ def _add(connection: Connection, kind: str, rows: Iterable[Any], now: int, half_
     return sources
 
 
-def _cap(connection: Connection, kind: str, sources: set[str], half_life: int) -> None:
-    """Each of these sources that has more than `MOST` pairs keeps the `HEAVIEST`; of equal ones the smaller target."""
-    many = select(P.source).where(P.kind == kind, named(P.source)).group_by(P.source).having(func.count() > MOST)
-    for some in chunks(sources):
-        for source in connection.execute(many, names(some)).scalars().all():
-            here = and_(P.kind == kind, P.source == source)
-            rows = connection.execute(select(P.weight, P.at, P.target).where(here))
-            ranked = sorted((-math.log2(weight) - at / half_life, target) for weight, at, target in rows)
-            gone = [target for _, target in ranked[HEAVIEST:]]
-            connection.execute(delete(item_pairs).where(here, named(P.target)), names(gone))
+def _cap(connection: Connection, kind: str, products: set[str], half_life: int) -> None:
+    """Each of these that is the source of more than `MOST` pairs, or an end of more co-views, keeps the `HEAVIEST`; of equal
+    ones those with the smaller id."""
+    ends = [(P.source, P.target), (P.target, P.source)] if kind == CO_VIEW else [(P.source, P.target)]
+    for some in chunks(products):
+        count = Counter[str]()
+        for end, _ in ends:
+            many = select(end, func.count()).where(P.kind == kind, named(end)).group_by(end)
+            count.update({name: pairs for name, pairs in connection.execute(many, names(some))})
+        for product in sorted(name for name, pairs in count.items() if pairs > MOST):
+            ranked = [
+                (-math.log2(weight) - at / half_life, other, n)
+                for n, (end, far) in enumerate(ends)
+                for weight, at, other in connection.execute(
+                    select(P.weight, P.at, far).where(P.kind == kind, end == product)
+                )
+            ]
+            for n, (end, far) in enumerate(ends):
+                gone = [other for *_, other, place in sorted(ranked)[HEAVIEST:] if place == n]
+                connection.execute(delete(item_pairs).where(P.kind == kind, end == product, named(far)), names(gone))

@@ -130,7 +130,8 @@ def _affected(by: str, ordered: bool) -> CTE:
     since = select(C[by], func.min(C.at).label("first"), func.max(C.at).label("last")).group_by(C[by]).subquery("since")
     S = since.c
     after = V.at >= S.first if by == "session_id" else and_(V.at >= S.first, V.at <= S.last + _SPAN)
-    found = select(*columns).join_from(since, v, and_(V[by] == S[by], after)).where(*_usable(V, by, ordered))
+    whole = V.at - _SPAN >= _HORIZON  # all it looks back at is kept: else it stays as it was counted
+    found = select(*columns).join_from(since, v, and_(V[by] == S[by], after)).where(whole, *_usable(V, by, ordered))
     if not ordered:
         return found.cte("affected")
     ends = (func.min(C.at).label("first"), func.max(C.at).label("last"))
@@ -142,7 +143,7 @@ def _affected(by: str, ordered: bool) -> CTE:
     )
     B = baskets.c
     before = and_(V.basket_id == B.basket_id, V.at >= B.first - _SPAN, V.at < B.last)
-    basket = select(*columns).join_from(baskets, v, and_(V[by] == B[by], before)).where(*_usable(V, by, ordered))
+    basket = select(*columns).join_from(baskets, v, and_(V[by] == B[by], before)).where(whole, *_usable(V, by, ordered))
     return union(found, basket).cte("affected")
 
 

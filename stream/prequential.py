@@ -53,16 +53,22 @@ class Interval(NamedTuple):
 def interval(before: Bundle, taken: Snapshot) -> Interval | None:
     """How good ``before`` is at the edges of ``taken`` that are new since.
 
-    None if there is none, if there were none before, or if the file of ``before`` does not tell its edges.
+    An edge that the version has is not asked for, though it had faded since and came again; and direction is judged where
+    the version knows both ends and not the reverse. None if there is none, if there were none before, or if the file of
+    ``before`` does not tell its edges.
     """
-    new = taken.since > before.until
-    if before.bought is None or not bool(new.any()) or bool(new.all()):
+    late = taken.since > before.until
+    if before.bought is None or not bool(late.any()) or bool(late.all()):
         return None
     everything, old = edges(len(taken.ids), taken.bought, taken.weight), _known(before, taken)
+    new = late & ~linked(old, *taken.bought)
+    if not bool(new.any()):
+        return None
     test = taken.bought[:, new]
     test = test[:, :: -(-test.shape[1] // MOST)]
     cold = (old.in_ptr.diff() == 0)[test[1]]
-    one_way = ~linked(everything, test[1], test[0])
+    known = (old.ptr.diff() > 0) | (old.in_ptr.diff() > 0)
+    one_way = known[test].all(0) & ~linked(everything, *test.flip(0)) & ~linked(old, *test.flip(0))
     version, served = f"version {before.version}", renumbered(before, taken.ids)
     ways = {version: served_of(served), "popularity": _popularity(old), "walk": _walk(old)}
     answers = {version: served.answers}  # what it does not know it does not offer

@@ -13,7 +13,7 @@ import torch
 
 from labelstore import item_pairs, ledger
 from labelstore.address import shown
-from labelstore.item_pairs import CO_PURCHASE
+from labelstore.item_pairs import CO_PURCHASE, Pair
 from labelstore.ledger import Checkpoint
 from labelstore.store import StoreError, existing
 from stream import snapshot
@@ -95,10 +95,21 @@ def evaluate(url: str, checkpoints: Path | None = None) -> list[Interval]:
         settings, now = Settings(**newest.settings), newest.progress["midnight"]
         pairs, catalogue = item_pairs.load(connection, now, settings.graph_half_life), item_pairs.described(connection)
     found, bundles = [], sorted(bundles, key=lambda one: one.version)  # a rollback serves the older one
-    for before, until in zip(bundles, [*(one.until for one in bundles[1:]), now], strict=False):
-        taken = snapshot.take([p for p in pairs if p.since <= until], catalogue, 0, 0, settings.graph_method, until)
+    for before, after in zip(bundles, [*bundles[1:], None], strict=False):
+        then, until = (_as_of(pairs, after), after.until) if after else (pairs, now)
+        taken = snapshot.take(then, catalogue, 0, 0, settings.graph_method, until)
         found.append(interval(before, taken))
     return [one for one in found if one is not None]
+
+
+def _as_of(pairs: list[Pair], version: Bundle) -> list[Pair]:
+    """The co-purchases a version was learned from, with their weights then; what has faded since counts as new then."""
+    since = {(pair.source, pair.target): pair.since for pair in pairs if pair.kind == CO_PURCHASE}
+    if version.bought is None or version.weight is None:
+        return [pair for pair in pairs if pair.since <= version.until]
+    ends = [(version.ids[u], version.ids[v]) for u, v in version.bought.T.tolist()]
+    told = sorted(zip(ends, version.weight.tolist(), strict=True))
+    return [Pair(CO_PURCHASE, *end, weight, min(since.get(end, version.until), version.until)) for end, weight in told]
 
 
 def refresh(url: str, checkpoints: Path | None = None) -> Bundle:

@@ -225,6 +225,7 @@ class Settings(BaseModel):
     @property
     def kept(self) -> int:
         """How long records are kept after they were known, ms: two attribution windows where nothing else is asked, and
-        at least that long where a pre-training looks back at its gap."""
+        at least that long where a pre-training looks back at its gap; and two windows of the product graph, if there is one,
+        so that who has been looked back at is still there when a purchase is taken back."""
         least = 2 * self.window if self.pretrain or self.keep is None else 0
-        return max(self.keep or 0, least)
+        return max(self.keep or 0, least, 2 * self.graph_window if self.graph_every else 0)

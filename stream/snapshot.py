@@ -11,8 +11,8 @@ is measured on edges that neither has seen, see `belated graph evaluate`.
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby, islice
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -93,12 +93,15 @@ def take(
     )
 
 
-def _heaviest(pairs: Iterable[Pair]) -> list[Pair]:
-    found: list[Pair] = []
-    for _, some in groupby(pairs, key=lambda pair: pair[:2]):
-        top = list(islice(sorted(some, key=lambda pair: (-pair.weight, pair.target)), TOP))
-        found += sorted(top, key=lambda pair: pair.target)
-    return found
+def _heaviest(pairs: Sequence[Pair]) -> list[Pair]:
+    """Those that are among the heaviest of their source; a co-view, which has no direction, of either end."""
+    of: dict[tuple[str, str], list[tuple[float, str, int]]] = defaultdict(list)
+    for n, pair in enumerate(pairs):
+        of[pair.kind, pair.source].append((-pair.weight, pair.target, n))
+        if pair.kind == CO_VIEW:
+            of[pair.kind, pair.target].append((-pair.weight, pair.source, n))
+    near = {n for some in of.values() for *_, n in sorted(some)[:TOP]}
+    return [pair for n, pair in enumerate(pairs) if n in near]
 
 
 def _words(features: Mapping[str, Any]) -> list[int]:

@@ -238,3 +238,42 @@ def test_what_is_light_goes(open_store: Open, monkeypatch: pytest.MonkeyPatch) -
     lasts = int(RULES.half_life / DAY * math.log2(1 / LEAST))
     assert len(count(open_store(), facts, 1 + lasts)) == 2
     assert len(count(open_store(), facts, 2 + lasts)) == 1
+
+
+def test_what_cannot_be_counted_again_stays(open_store: Open) -> None:
+    """A purchase is taken back when what it looked back at is deleted: its pairs stay, and those of others as well."""
+    bought_ = [("u", "a", 0), ("u", "b", 36), ("u", "c", 44), ("v", "b", 130), ("v", "c", 131)]
+    log: list[dict[str, Any]] = [
+        {
+            "type": "conversion",
+            "kind": "purchase",
+            "event_id": f"c{n}",
+            "user_id": user,
+            "item_id": item,
+            "at": T0 + at * HOUR,
+        }
+        for n, (user, item, at) in enumerate(bought_)
+    ]
+    back = {"type": "adjustment", "action": "retract", "event_id": "x", "conversion_id": "c2", "at": T0 + 150 * HOUR}
+    facts = [(k.known_at, k.event) for k in known([*log, back])]
+    weights = count(open_store(keep=5 * DAY), facts)
+    kept = count(open_store(keep=5 * DAY), [fact for fact in facts if not isinstance(fact[1], Adjustment)])
+    assert weights == kept
+    others = 2 ** (-(T0 + DAYS * DAY - (T0 + 6 * DAY)) / RULES.half_life)
+    assert weights[CO_PURCHASE, "b", "c"] > others
+
+
+@pytest.mark.parametrize("hub", ["a", "z"])
+def test_a_product_viewed_with_many_keeps_the_heaviest_whatever_it_is_called(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch, hub: str
+) -> None:
+    """A co-view is kept under the smaller id, and counts for both ends."""
+    monkeypatch.setattr(item_pairs, "MOST", 3)
+    monkeypatch.setattr(item_pairs, "HEAVIEST", 2)
+    log = [
+        {"type": "signal", "kind": "click", "event_id": f"{n}.{item}", "user_id": f"u{n}", "item_id": item,
+         "at": T0 + n * HOUR + k}
+        for n in range(6) for k, item in enumerate((hub, f"m{min(n, 4)}"))
+    ]  # fmt: skip
+    weights = count(open_store(keep=FOREVER), [(k.known_at, k.event) for k in known(log)], 1)
+    assert {other for _, *ends in weights for other in ends if other != hub} == {"m0", "m4"}

@@ -3,6 +3,7 @@
 import csv
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from shutil import copytree
@@ -16,7 +17,7 @@ from sqlalchemy import select
 
 from command_line import belated
 from labelstore import ledger
-from labelstore.item_pairs import Pair
+from labelstore.item_pairs import CO_PURCHASE, CO_VIEW, Pair
 from labelstore.ledger import Swap
 from labelstore.stats import digest
 from labelstore.store import existing
@@ -441,3 +442,24 @@ def test_a_forgotten_user(mine: str) -> None:
     with existing(mine) as connection:
         assert connection.execute(select(impressions.c.graph).where(impressions.c.user_id == "u1")).all() == []
     assert stand(mine) == before
+
+
+def test_what_a_snapshot_keeps_does_not_hang_on_names() -> None:
+    """Each product keeps its heaviest pairs, of a co-view either end: the same ones if all names are turned round."""
+    names = [f"m{n:03}" for n in range(90)]
+    other = dict(zip(names, reversed(names), strict=True))
+    weights = torch.rand(90, 90, generator=torch.Generator().manual_seed(0)).tolist()
+
+    def pairs(called: Callable[[str], str]) -> list[Pair]:
+        views = [Pair(CO_VIEW, min(a, b), max(a, b), weights[u][v], 0) for u in range(90) for v in range(u)]
+        return sorted(
+            [*views, *(Pair(CO_PURCHASE, called("m000"), called(v), weights[0][n], 0) for n, v in enumerate(names))]
+        )
+
+    kept = snapshot._heaviest(pairs(lambda name: name))
+    renamed = snapshot._heaviest(pairs(lambda name: other[name]))
+    assert {(p.kind, p.weight) for p in kept} == {(p.kind, p.weight) for p in renamed}
+    assert kept == sorted(kept)
+    of = Counter(end for p in kept if p.kind == CO_VIEW for end in (p.source, p.target))
+    assert min(of.values()) == snapshot.TOP
+    assert sum(p.kind == CO_PURCHASE for p in kept) == snapshot.TOP

@@ -11,10 +11,12 @@ from rich.table import Table
 from learner.names import GRAPH_DEFAULT
 from stream.commands import configured, options
 from stream.settings import Settings
-from stream.terminal import error, fail, grid, number, out, plain, progress, warn, when
+from stream.terminal import error, fail, grid, note, number, out, plain, progress, warn, when
 
 if TYPE_CHECKING:
+    from stream.bundle import Bundle
     from stream.prequential import Interval
+    from stream.snapshot import Snapshot
 
 NO_PAIRS = "none; conversions and clicks that name only their impression make none: send user_id and item_id with them"
 
@@ -176,8 +178,15 @@ def _replayed(log: Path, settings: Settings) -> list["Interval"]:
     nobody = settings.without_learners()
     with opened(None, nobody) as (store, saved), progress(f"evaluate {log}", records(source)) as told:
         loop = Loop(source, nobody, store, saved)
-        loop.graph.watch = lambda taken, before: found.append(interval(before, taken) if before else None)
+
+        def watch(taken: "Snapshot", before: "Bundle | None") -> None:
+            found.append(interval(before, taken) if before else None)
+            note(f"version {taken.number}: learning from {taken.bought.shape[1]:,} pairs up to {when(taken.until)} UTC")
+
+        loop.graph.watch = watch
         loop.run(told)
+    if refused := loop.graph.refusals:
+        warn(f"{refused:,} versions must not be served, the last one: {loop.graph.refused[-1][2]}")
     if bad := loop.counts["dead_letters"]:
         warn(f"{bad:,} of {loop.counts['read']:,} records could not be read: `belated validate {log}` says why")
     return [one for one in found if one is not None]

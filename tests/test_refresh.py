@@ -444,6 +444,10 @@ def test_a_forgotten_user(mine: str) -> None:
     assert stand(mine) == before
 
 
+def _ends(a: str, b: str) -> tuple[str, str]:
+    return min(a, b), max(a, b)
+
+
 def test_what_a_snapshot_keeps_does_not_hang_on_names() -> None:
     """Each product keeps its heaviest pairs, of a co-view either end: the same ones if all names are turned round."""
     names = [f"m{n:03}" for n in range(90)]
@@ -451,7 +455,11 @@ def test_what_a_snapshot_keeps_does_not_hang_on_names() -> None:
     weights = torch.rand(90, 90, generator=torch.Generator().manual_seed(0)).tolist()
 
     def pairs(called: Callable[[str], str]) -> list[Pair]:
-        views = [Pair(CO_VIEW, min(a, b), max(a, b), weights[u][v], 0) for u in range(90) for v in range(u)]
+        views = [
+            Pair(CO_VIEW, *_ends(called(names[u]), called(names[v])), weights[u][v], 0)
+            for u in range(90)
+            for v in range(u)
+        ]
         return sorted(
             [*views, *(Pair(CO_PURCHASE, called("m000"), called(v), weights[0][n], 0) for n, v in enumerate(names))]
         )

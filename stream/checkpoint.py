@@ -138,10 +138,14 @@ REMEDY = "restore it from a backup, or rebuild by replaying the log into a new -
 def write(path: Path, data: bytes) -> None:
     """All of it under that name, or nothing: also when the machine loses power."""
     partial = path.with_suffix(".partial")
-    with partial.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with partial.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError:  # such as a full disk, which it would keep full
+        partial.unlink(missing_ok=True)
+        raise
     partial.rename(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -176,6 +176,8 @@ class Server:
 
 
 class _Http(ThreadingHTTPServer):
+    request_queue_size = 128  # who scrapes at once must not wait for a second try
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Nothing of who has left before the answer, wherever that was noticed."""
         if not isinstance(sys.exception(), ConnectionError):
@@ -200,13 +202,17 @@ def _handler(health: Health) -> type[BaseHTTPRequestHandler]:
             else:
                 self._say(404, b"there are /healthz, /readyz, /metrics and /status\n")
 
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
         def _say(self, code: int, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
             self.send_response(code)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Cache-Control", "no-store")
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing: every scrape would be a line."""

@@ -256,6 +256,7 @@ def test_no_room_for_the_file(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> No
             run(kept)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(kept.folder.glob("*.partial"))  # it would keep the disk full
     assert run(kept) == expected
 
 

@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,11 @@ def test_what_is_not_there(health: tuple[Health, int]) -> None:
     code, text = ask(port, "/../etc/passwd")
     assert (code, text) == (404, "there are /healthz, /readyz, /metrics and /status\n")
     assert ask(port, "/metrics?x=1")[0] == 200
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("HEAD", "/readyz")
+    answer = connection.getresponse()
+    assert (answer.status, answer.read(), answer.headers["Content-Length"]) == (503, b"", "10")
+    connection.close()
 
 
 def test_how_a_running_graph_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def compare(methods: dict[str, Any], seeds: Sequence[Hours]) -> dict[str, Any]:
         mine = None if drawn is None or name not in names else drawn[:, names.index(name)]
         told["interval"] = {
             "log_loss": None if mine is None else interval(mine[:, 0]),
-            "pcoc": None if mine is None else interval(mine[:, 1]),
+            "pcoc": None if mine is None or not np.isfinite(mine[:, 1]).all() else interval(mine[:, 1]),
             "behind_best": None if best is None else _gap(drawn, names, name, best),
         }
         told["behind_best"] = losses[name] - losses[best] if name in losses and best else None
@@ -80,9 +80,10 @@ def resampled(sums: Floats) -> Floats:
 
 
 def _figures(total: Floats) -> Floats:
-    """Log loss and PCOC of sums [..., columns of Hour]: [..., 2]."""
+    """Log loss and PCOC of sums [..., columns of Hour]: [..., 2]; PCOC is inf where nothing has converted."""
     rows, positives, scores, losses = (total[..., k] for k in range(4))
-    return np.stack([losses / rows, scores / np.maximum(positives, 1)], -1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.stack([losses / rows, scores / positives], -1)
 
 
 def _gap(drawn: Floats | None, names: Sequence[str], one: str, other: str) -> list[float] | None:

@@ -161,7 +161,7 @@ class Settings(BaseModel):
         Duration, Field(ge=0, description="how far a partition may be out of order before a record counts as late")
     ] = 0
     base_rate: Annotated[
-        float, Field(gt=0, lt=1, description="conversion rate believed before anything was learned")
+        float, Field(ge=1e-6, le=0.999999, description="conversion rate believed before anything was learned")
     ] = 0.05
     seed: Annotated[int, Field(ge=0, lt=2**63, description="of the start weights")] = 0
     strict: Annotated[bool, Field(description="refuse records with fields nobody knows, and names no mapping has")] = (

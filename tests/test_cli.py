@@ -144,6 +144,8 @@ def test_nothing_has_settled(log: Path) -> None:
     done = belated("backtest", str(log), "--methods", "settled", "--window", "366d")
     assert done.returncode == 0
     assert "no label has settled: the log ends before the attribution window" in done.stdout
+    done = belated("backtest", log, "--window", "2d", "--wait", "5h", "--methods", "settled", "--target", "purchse")
+    assert "no settled row has converted, so nothing was learned but the base rate" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -154,7 +156,7 @@ def test_nothing_has_settled(log: Path) -> None:
         (["backtest", "LOG", "--window", "soon"], ["window", "'soon' is not a duration", "7d"]),
         (["backtest", "LOG", "--window", "9999w"], ["window: expected at most 366d, got 9999w"]),
         (["backtest", "LOG", "--window", f"{'9' * 400}d"], ["is not a duration"]),
-        (["backtest", "LOG", "--base-rate", "2"], ["base_rate: expected less than 1.0, got 2.0"]),
+        (["backtest", "LOG", "--base-rate", "2"], ["base_rate: expected at most 0.999999, got 2.0"]),
         (["backtest", "LOG", "--window", "1d", "--wait", "2d"], ["wait 2d", "window 1d"]),
         (["replay", "LOG", "--store", "mysql"], ["mysql", "sqlite:///belated.db"]),
         (["labels", "show", "i1", "--store", "sqlite:////no/where.db"], ["no/where.db", "no such file"]),

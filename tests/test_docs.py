@@ -10,8 +10,10 @@ from labelstore.events import ADAPTER, Adjustment, Conversion, Impression, Item,
 from learner.methods import METHODS
 from learner.names import DEFAULT, USUAL
 from stream.cli import app
+from stream.codec import Codec
 from stream.commands.logs import convert
 from stream.commands.options import Dataset
+from stream.sources import Record
 
 ROOT = Path(__file__).parent.parent
 
@@ -90,3 +92,18 @@ def test_every_guarantee_names_what_shows_it() -> None:
         named = re.findall(r"`([\w./]+)`", shown)
         assert named or "the same" in shown, row
         assert all((ROOT / path).exists() for path in named), row
+
+
+def test_the_events_of_the_page_are_events() -> None:
+    """docs/log.md shows one of each type, and nobody would refuse them, nor a field of theirs."""
+    shown = [line.strip() for line in text("docs/log.md").splitlines() if line.startswith('    {"type"')]
+    found = [
+        Codec(strict=True).decode(Record("events", 0, n, None, None, line.encode())) for n, line in enumerate(shown)
+    ]
+    assert [getattr(event, "type", event) for event in found] == [
+        "item",
+        "impression",
+        "signal",
+        "conversion",
+        "adjustment",
+    ]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
+from labelstore.ledger import Hour
 from labelstore.observations import Look
 from labelstore.tables import impressions, looks, predictions
 from learner.methods import METHODS
@@ -266,3 +267,12 @@ def test_a_source_of_lists_is_read_again() -> None:
     """A first pass sets the source back; what follows reads everything."""
     result = backtest("log", ListSource({("events", 0): [r.value for r in one(EVENTS).poll(10**6)]}), FEW)
     assert result.summary["events"]["read"] == len(EVENTS)
+
+
+def test_where_nothing_has_converted_there_is_no_pcoc() -> None:
+    """Neither the figure nor an interval; the log loss has one."""
+    hours = {hour: Hour(50, 0, 5.0, 6.0) for hour in range(40)}
+    methods: dict[str, Any] = {"fnw": {"settled": {"rows": 2000, "log_loss": 0.12}}}
+    compare(methods, [{"fnw": hours}])
+    assert methods["fnw"]["interval"]["pcoc"] is None
+    assert methods["fnw"]["interval"]["log_loss"] == pytest.approx([0.12, 0.12])

@@ -101,10 +101,8 @@ def _read(summary: Mapping[str, Any], any_method: Mapping[str, Any]) -> None:
         f"settled: {settled['rows']:,} rows, {settled['positives']:,} of them converted"
         + (f"; {share:.1%} of all rows are final" if share is not None else "")
     )
-    if events["impressions"] and not settled["rows"]:
-        why = "the log ends before the attribution window of any row that is judged has closed (docs/backtest.md)"
-        said = f"no label has settled: {why}; give a longer log, or a shorter --window or --pretrain"
-        out.print(said, style="yellow", highlight=False, soft_wrap=True)
+    if said := _nothing(events, settled, f"`belated validate {summary['log']}`"):
+        out.print(said, style="yellow", highlight=False, markup=False, soft_wrap=True)
     parts = (
         "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "ignored", "duplicates",
         "forgotten",
@@ -119,3 +117,18 @@ def _read(summary: Mapping[str, Any], any_method: Mapping[str, Any]) -> None:
         names = ", ".join(f"{name} ({times:,})" for name, times in list(summary["ignored"].items())[:8])
         out.print(f"records no mapping names, ignored: {names}", markup=False)
     out.print(f"{summary['seconds']:,.1f} s, {summary['events_per_second'] or 0:,.0f} events/s")
+
+
+def _nothing(events: Mapping[str, Any], settled: Mapping[str, Any], command: str) -> str:
+    """What was lacking for anything to be learned, if something was."""
+    if not events["impressions"]:
+        return f"no impressions were read, so there was nothing to learn: {command} tells why"
+    if not settled["rows"]:
+        why = "the log ends before the attribution window of any row that is judged has closed (docs/backtest.md)"
+        return f"no label has settled: {why}; give a longer log, or a shorter --window or --pretrain"
+    if not settled["positives"]:
+        return (
+            "no settled row has converted, so nothing was learned but the base rate: is there a conversion of the kind that "
+            f"--target names, and does it come within --window? {command} tells"
+        )
+    return ""

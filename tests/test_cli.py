@@ -1,6 +1,7 @@
 """The command line as a user meets it: commands, results, errors in one line."""
 
 import json
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from command_line import belated
 from learner.names import DEFAULT, USUAL
 from strategies import DAY, HOUR, T0, lines
+from stream.commands import replays
 from test_loop import own
 
 EVENTS: list[dict[str, Any]] = sorted(
@@ -306,3 +308,45 @@ def test_a_conversion_of_nothing_is_an_error(tmp_path: Path, dataset: str, data:
     done = belated("convert", dataset, file, folder)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert not list(folder.rglob("*.jsonl*"))
+
+
+def test_what_of_a_folder_is_not_read_is_said(log: Path, tmp_path: Path) -> None:
+    """Files whose names are no partition's; those that lie beside a log of ours are no such files."""
+    folder = tmp_path / "log"
+    shutil.copytree(log, folder)
+    for name in ("more.jsonl", "events/part-00001.jsonl", "events/2.json", "offsets.json.txt", "journal.jsonl"):
+        (folder / name).write_text("")
+    done = belated("validate", folder)
+    assert "not read: events/2.json, events/part-00001.jsonl, more.jsonl; a partition is a file" in done.stderr
+    (folder / "belated.toml").write_text('[mapping.sites]\ntype = "item"\nitem_id = "id"\nat = "at"\n')
+    said = belated("validate", folder, "-c", folder / "belated.toml").stderr
+    assert "mapping.sites: the log has no topic of that name; it has events" in said
+    assert (
+        "is a topic, or holds files without one; give the folder above it" in belated("validate", log / "events").stderr
+    )
+    (tmp_path / "x.csv").write_text("a,b\n")
+    assert "a log is .jsonl (.gz, .zst), one event a line" in belated("validate", tmp_path / "x.csv").stderr
+
+
+def test_a_demo_that_was_interrupted_converts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an interrupted conversion leaves is not taken for the log."""
+    asked: list[Path] = []
+    monkeypatch.setattr(replays, "convert", lambda dataset, src, dst: asked.append(dst))
+    monkeypatch.setattr(replays, "_run", lambda *given: None)
+    (tmp_path / "completejourney" / "events").mkdir(parents=True)
+    replays.demo(tmp_path)
+    (tmp_path / "completejourney" / "events" / "0.jsonl").write_text("")
+    replays.demo(tmp_path)
+    assert asked == [tmp_path / "completejourney"]
+
+
+def test_an_id_cannot_move_the_cursor(tmp_path: Path) -> None:
+    """What a terminal would obey is spelled out."""
+    file = tmp_path / "events" / "0.jsonl"
+    file.parent.mkdir()
+    file.write_bytes(b"\n".join(lines([{**EVENTS[0], "impression_id": "A\x1b[31m"}, *EVENTS[1:9]])))
+    store = f"sqlite:///{tmp_path}/store.db"
+    belated("replay", tmp_path, "--window", "2d", "--wait", "5h", "--store", store)
+    for name in ("A\x1b[31m", "zz"):
+        done = belated("labels", "show", name, "--store", store)
+        assert "\x1b[31m" not in done.stdout + done.stderr

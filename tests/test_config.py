@@ -149,3 +149,16 @@ def test_what_is_wrong_in_the_environment_is_a_sentence(
     with pytest.raises(ConfigError, match=re.escape(says)) as told:
         load(None)
     assert "topsecret" not in str(told.value)
+
+
+def test_a_bare_number_is_no_duration(tmp_path: Path) -> None:
+    """In a file, where it would be milliseconds: the key, the value and how to write it. 0 needs no unit."""
+    file = tmp_path / "belated.toml"
+    file.write_text("[store]\nevery = 30\n[learner]\nlateness = 0\n")
+    with pytest.raises(ConfigError, match=r"store\.every: '30' is not a duration; write a number and one of ms, s"):
+        load(file)
+    file.write_text('[store]\nevery = "30s"\n[learner]\nlateness = 0\nmethods = "pq"\n')
+    with pytest.raises(ConfigError, match=r"learner\.methods: expected a list, got 'pq'; write \[\"pq\"\]"):
+        load(file)
+    file.write_text('[store]\nevery = "30s"\n[learner]\nlateness = 0\n')
+    assert (load(file).store.every, load(file).learner.lateness) == (30_000, 0)

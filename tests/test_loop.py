@@ -17,6 +17,7 @@ from strategies import DAY, HOUR, T0, lines, logs
 from stream.backtest import Result, backtest
 from stream.files import FileSource
 from stream.loop import Loop
+from stream.pace import Pace
 from stream.settings import Settings
 from stream.sources import ListSource, Partition, Record
 from stream.workspace import opened
@@ -319,3 +320,19 @@ def test_real_rows_twice(data: Path, tmp_path: Path) -> None:
     results = [run(FileSource(tmp_path / "head.jsonl"), settings, poll=poll) for poll in (5000, 5000, 60)]
     assert told(results[0]) == told(results[1]) == told(results[2])
     assert results[0].summary["methods"]["pq_signals"]["settled"]["rows"] > 3000
+
+
+def test_what_passes_in_silence_is_committed() -> None:
+    """When it is time: records, a raised clock, or event time that has passed; and not where nothing has happened."""
+    pace = Pace(every=100, every_s=0)
+    pace.committed(5)
+    assert not pace.due(unsaved=False, passed=5)
+    assert pace.due(unsaved=False, passed=6)
+    assert pace.due(unsaved=True, passed=5)
+    pace.turn(records=1)
+    assert pace.due(unsaved=False, passed=5)
+    pace.committed(6)
+    assert not pace.due(unsaved=False, passed=6)
+    slow = Pace(every=100, every_s=60)
+    slow.committed(5)
+    assert not slow.due(unsaved=True, passed=6)

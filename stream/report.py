@@ -132,8 +132,10 @@ def _head(result: Result) -> str:
 
 
 def verdict(result: Result) -> str:
-    """The finding in a sentence; differences under half a percent are said not to be any. Nobody can run an oracle."""
-    losses = {n: told["settled"]["log_loss"] for n, told in result.summary["methods"].items() if n not in ORACLES}
+    """The finding in a sentence, with those whose interval holds 0 or, where there is none, that are within half a percent.
+    Nobody can run an oracle."""
+    methods = result.summary["methods"]
+    losses = {n: told["settled"]["log_loss"] for n, told in methods.items() if n not in ORACLES}
     known = {name: loss for name, loss in losses.items() if loss is not None}
     if not known:
         return "No row is settled yet: the log is shorter than the attribution window. What follows is tentative."
@@ -141,12 +143,16 @@ def verdict(result: Result) -> str:
     if len(known) == 1:
         return f"{best} has a settled log loss of {known[best]:.5f}; every row was scored before it was learned."
     others = {name: loss / known[best] - 1 for name, loss in known.items() if name != best}
-    near = [name for name, gap in others.items() if gap < 0.005]
-    close = f" {', '.join(near)} can hardly be told from it (under 0.5 %)." if near else ""
+    intervals = {name: methods[name]["interval"]["behind_best"] for name in others}
+    if methods[best]["behind_best"] == 0 and all(intervals.values()):
+        near, why = [name for name in others if intervals[name][0] <= 0], "the interval holds 0"
+    else:
+        near, why = [name for name, gap in others.items() if gap < 0.005], "under 0.5 %"
+    close = f" {', '.join(near)} cannot be told from it ({why})." if near else ""
     base = "settled" if "settled" in others else min(others, key=lambda name: others[name])
     waits = ", which waits for final labels," if "settled" in (best, base) else ""
     first, second = (waits, "") if best == "settled" else ("", waits)
-    return f"{best}{first} predicts best: the settled log loss of {base}{second} is {others[base]:.1%} higher.{close}"
+    return f"{best}{first} has the lowest settled log loss: that of {base}{second} is {others[base]:.1%} higher.{close}"
 
 
 def _methods(result: Result) -> str:

@@ -1,5 +1,6 @@
 """The page: self-contained, safe, the same bytes, and honest when there is nothing to say."""
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -93,16 +94,24 @@ def test_what_was_read_is_the_sum_that_the_page_says(tmp_path: Path) -> None:
 
 
 def test_the_verdict_is_honest(full: Result) -> None:
-    """Differences under half a percent are not called differences; the best is the one with the lowest loss."""
+    """The best is the one with the lowest loss; those whose interval holds 0 are named, or without intervals those within
+    half a percent."""
     from stream.report import verdict
 
     losses = {name: told["settled"]["log_loss"] for name, told in full.summary["methods"].items()}
     best = min(losses, key=lambda name: losses[name])
     said = verdict(full)
     assert said.startswith(best)
-    assert "predicts best" in said
+    assert "has the lowest settled log loss" in said
+    apart = {name: told["interval"]["behind_best"] for name, told in full.summary["methods"].items() if name != best}
+    assert all(apart.values())
+    near = [name for name, (low, _) in apart.items() if low <= 0]
+    assert said.endswith(f" {', '.join(near)} cannot be told from it (the interval holds 0)." if near else "higher.")
+    for told in (methods := copy.deepcopy(full.summary["methods"])).values():
+        told["interval"]["behind_best"] = None
+    said = verdict(full._replace(summary=full.summary | {"methods": methods}))
     near = [name for name, loss in losses.items() if name != best and loss / losses[best] < 1.005]
-    assert ("hardly be told" in said) == bool(near)
+    assert said.endswith(f" {', '.join(near)} cannot be told from it (under 0.5 %)." if near else "higher.")
 
 
 def test_what_could_be_gained_is_in_the_table(tmp_path: Path) -> None:

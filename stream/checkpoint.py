@@ -108,9 +108,10 @@ def _said(name: str, value: Any, again: bool = False) -> str:
         return "none"
     if name.startswith("mapping."):
         return "another one" if again else "one"
-    return (
-        spell(value) if lasts(Settings.model_fields[name]) else ", ".join(value) if type(value) is list else str(value)
-    )
+    field = Settings.model_fields.get(name)
+    if field and lasts(field):
+        return spell(value)
+    return ", ".join(value) if type(value) is list else str(value)
 
 
 def kept(folder: Path, name: str, sha256: str) -> bytes:

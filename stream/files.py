@@ -193,9 +193,8 @@ def _beside(path: Path, read: Collection[Path]) -> list[Path]:
     """Files that may be meant as partitions and are none: they are not read."""
     if path.is_file():
         return []
-    names = [file for pattern in ("*", "*/*") for file in path.glob(pattern) if file.name not in OURS]
-    meant = [file for file in names if file.suffix in MEANT and file.is_file() and file not in set(read)]
-    return sorted(file.relative_to(path) for file in meant)
+    there = {file for pattern in ("*", "*/*") for file in path.glob(pattern) if file.suffix in MEANT}
+    return sorted(file.relative_to(path) for file in there - set(read) if file.is_file() and file.name not in OURS)
 
 
 def _lines(file: Path, ends: list[str] | None = None) -> Iterator[bytes]:

@@ -228,13 +228,12 @@ class Refresh:
         if self._told is not None:
             self._told = [one for one in self._told if one.at > progress["passed"]]
         if pending := files[served + ready :]:
-            self._pending = pending[0]
+            self._pending = {"before": self._files[0] if self._files else None} | pending[0]
             if self._apart:
                 self._start()
             elif serve:  # a daemon was stopped over it
-                self._pending = None
+                before, self._pending = self._pending["before"], None
                 data = kept(self._checkpoints.folder, pending[0]["file"], pending[0]["sha256"])
-                before = pending[0]["before"]
                 self._learn(snapshot.from_bytes(data), before and read(self._checkpoints.folder, before))
 
 

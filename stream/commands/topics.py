@@ -95,6 +95,8 @@ def export(
     from stream.config import load
     from stream.fetch import NO_RUN, fetch
 
+    if until == "commit" and not store:
+        fail("--until commit: as far as a store has read; name it by --store")
     told = load(config)
     with progress(f"export {dst}") as advance:
         done = fetch(told.kafka, dst, from_, until, _run(store) if store else NO_RUN, advance)

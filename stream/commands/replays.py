@@ -217,7 +217,7 @@ def demo(
 ) -> None:
     """A year of a retailer's coupons: six ways of treating late labels, one pass, one report.
 
-    Complete Journey study data; attribution window 60 days, first look after 7 days. Takes 6 minutes on an
+    Complete Journey study data; attribution window 60 days, first look after 7 days. Takes 7 minutes on an
     idle core, and 2 GB of memory.
     """
     log = folder / "completejourney"

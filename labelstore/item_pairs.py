@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, or_, select, update
 
 from labelstore.bulk import chunks, insert_rows, named, names
 from labelstore.pair_counts import counts
@@ -122,7 +122,7 @@ def _add(connection: Connection, kind: str, rows: Iterable[Any], now: int, half_
     """Add what was counted, given in order; the products that have been touched, of co-purchases the sources."""
     new: list[tuple[Any, ...]] = []
     moved: list[dict[str, Any]] = []
-    sources: set[str] = set()
+    touched: set[str] = set()
     for (source, target), counted in groupby(rows, key=lambda row: (row[0], row[1])):
         told = list(counted)
         weight, at = told[0][5:]
@@ -130,7 +130,7 @@ def _add(connection: Connection, kind: str, rows: Iterable[Any], now: int, half_
         for _, _, day, size, times, *_ in told:
             total += decay(times / math.sqrt(size), now - day, half_life)
         until = now + int(half_life * math.log2(total / LEAST)) if total > LEAST else now
-        sources |= {source, target} if kind == CO_VIEW else {source}
+        touched |= {source, target} if kind == CO_VIEW else {source}
         if at is not None:
             moved.append({"s": source, "t": target, "w": max(total, 0.0), "u": until})
         elif until > now:
@@ -140,26 +140,22 @@ def _add(connection: Connection, kind: str, rows: Iterable[Any], now: int, half_
         change = update(item_pairs).where(pair).values(weight=bindparam("w"), at=now, until=bindparam("u"))
         connection.execute(change, moved)
     insert_rows(connection, item_pairs, COLUMNS, new)
-    return sources
+    return touched
 
 
 def _cap(connection: Connection, kind: str, products: set[str], half_life: int) -> None:
     """Each of these that is the source of more than `MOST` pairs, or an end of more co-views, keeps the `HEAVIEST`; of equal
     ones those with the smaller id."""
-    ends = [(P.source, P.target), (P.target, P.source)] if kind == CO_VIEW else [(P.source, P.target)]
+    ends = (P.source, P.target) if kind == CO_VIEW else (P.source,)
     for some in chunks(products):
         count = Counter[str]()
-        for end, _ in ends:
+        for end in ends:
             many = select(end, func.count()).where(P.kind == kind, named(end)).group_by(end)
             count.update({name: pairs for name, pairs in connection.execute(many, names(some))})
         for product in sorted(name for name, pairs in count.items() if pairs > MOST):
-            ranked = [
-                (-math.log2(weight) - at / half_life, other, n)
-                for n, (end, far) in enumerate(ends)
-                for weight, at, other in connection.execute(
-                    select(P.weight, P.at, far).where(P.kind == kind, end == product)
-                )
-            ]
-            for n, (end, far) in enumerate(ends):
-                gone = [other for *_, other, place in sorted(ranked)[HEAVIEST:] if place == n]
-                connection.execute(delete(item_pairs).where(P.kind == kind, end == product, named(far)), names(gone))
+            of_it = and_(P.kind == kind, or_(*(end == product for end in ends)))
+            rows = connection.execute(select(P.weight, P.at, P.source, P.target).where(of_it))
+            ranked = sorted((-math.log2(weight) - at / half_life, *pair) for weight, at, *pair in rows)
+            gone = [{"s": source, "t": target} for _, source, target in ranked[HEAVIEST:]]
+            pair = and_(P.kind == kind, P.source == bindparam("s"), P.target == bindparam("t"))
+            connection.execute(delete(item_pairs).where(pair), gone)

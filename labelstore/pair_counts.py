@@ -33,7 +33,6 @@ CLICK = "click"  # the kind of signal that is a view
 NEAREST = 20  # products a conversion or click looks back at
 RECENT = 100  # records of its user or session among which they are: before it, and after it those of its own time
 MIX = 2_654_435_761  # 2^32 / golden ratio: multiples of it, modulo 2^32, are spread evenly
-
 LAST = 2**62  # past every seq
 
 P = item_pairs.c

@@ -19,6 +19,7 @@ from servers import free_port
 
 import broker_tools
 from broker_tools import configured
+from command_line import belated
 from labelstore import ledger
 from labelstore.stats import digest
 from labelstore.store import existing
@@ -224,8 +225,9 @@ def test_an_export_and_its_replay_leave_the_daemon_where_it_is(kafka: str, tmp_p
         daemon.wait(lambda s: sum(at.offset for at in told(config)[1].values()) == 900)
         before = told(config), where(store)
         beside = f"sqlite:///{tmp_path}/beside.db"
-        belated("export", tmp_path / "log", "-c", settings_file(config, tmp_path), "--store", f"sqlite:///{store}")
-        belated("replay", tmp_path / "log", "--store", beside, "--window", "2d", "--wait", "5h")
+        file = settings_file(config, tmp_path)
+        assert belated("export", tmp_path / "log", "-c", file, "--store", f"sqlite:///{store}").returncode == 0
+        assert belated("replay", tmp_path / "log", "--store", beside, "--window", "2d", "--wait", "5h").returncode == 0
         assert (told(config), where(store)) == before
         assert sum(offset for *_, offset in where(tmp_path / "beside.db")) == 900
         assert {place.topic: at.offset for place, at in before[0][1].items()}[config.impressions] > 0
@@ -249,11 +251,12 @@ def test_its_store_is_that_of_its_replay(kafka: str, tmp_path: Path) -> None:
         time.sleep(2)  # all that may pass has passed
         daemon.stop()
     produce(config, EVENTS[1400:])
-    belated("export", tmp_path / "log", "-c", file, "--store", f"sqlite:///{store}", "--until", "commit")
+    export = ("export", tmp_path / "log", "-c", file, "--store", f"sqlite:///{store}", "--until", "commit")
+    assert belated(*export).returncode == 0
     replay = ("replay", tmp_path / "log", "-c", file, "--window", "2d", "--wait", "5h", "--store", f"sqlite:///{again}")
-    belated(*replay, "--unfinished")
+    assert belated(*replay, "--unfinished").returncode == 0
     assert state(again) == state(store)
-    belated(*replay)  # the log is over after all: what waited passes
+    assert belated(*replay).returncode == 0  # the log is over after all: what waited passes
     assert state(again) != state(store)
 
 
@@ -264,10 +267,6 @@ def settings_file(config: Kafka, folder: Path) -> Path:
     )
     (folder / "belated.toml").write_text(f"[kafka]\nservers = {json.dumps(config.servers)}\n{names}")
     return folder / "belated.toml"
-
-
-def belated(*words: object) -> None:
-    subprocess.run([sys.executable, "-m", "stream.cli", *map(str, words)], check=True, capture_output=True)
 
 
 def state(store: Path) -> tuple[str, str]:

@@ -102,13 +102,20 @@ def _caution(settings: Settings, reached: int, time: int) -> None:
             warn(f"score_{name} is of no moment: {name} knew the final labels beforehand")
 
 
+def _keeps(settings: Settings) -> int:
+    """How long a store of these settings keeps records, ms."""
+    from labelstore.retention import at_least
+
+    return at_least(settings.kept, settings.window)
+
+
 def _gone(connection: Any, settings: Settings, stood: Mapping[str, Any]) -> str:
     """Which impressions a store does not keep any more, if any."""
-    from labelstore.retention import at_least, deleted, whole_from
+    from labelstore.retention import deleted, whole_from
 
     if not deleted(connection, stood["counts"]):
         return ""
-    keep = at_least(settings.kept, settings.window)
+    keep = _keeps(settings)
     since = _when(whole_from(stood["midnight"], keep))
     return f"it keeps {spell(keep)}, of impressions shown before {since} not all"
 
@@ -118,12 +125,12 @@ def _retention(connection: Any, settings: Settings, stood: Mapping[str, Any], ti
 
     ``stood``: the progress of the checkpoint.
     """
-    from labelstore.retention import DAY, at_least, deleted, whole_from
+    from labelstore.retention import DAY, deleted, whole_from
 
     if not deleted(connection, stood["counts"]):
         return
     midnight, then = stood["midnight"], time - time % DAY
-    keep = at_least(settings.kept, settings.window)
+    keep = _keeps(settings)
     whole = f"the export is whole for impressions shown from {_when(whole_from(midnight, keep))} on"
     if then >= midnight:
         note(f"the store keeps {spell(keep)}: {whole}")

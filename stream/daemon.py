@@ -4,12 +4,14 @@ SIGTERM or SIGINT: finish what was begun, commit, leave; within `DEADLINE`, or e
 the last commit. A second signal: at once.
 """
 
+import json
 import os
+import select
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Protocol
 
@@ -48,28 +50,33 @@ class Live(Source, Protocol):
 
 
 class Stop:
-    """Whether a signal has asked to stop; the second one, or the deadline, ends the process where it stands."""
+    """Whether a signal has asked to stop; the second one, or the deadline, ends the process where it stands.
+
+    A signal may come while a line is being logged, and the logger's lock is held: what hears it never logs. The first one
+    is told of by whoever asks; what ends the process writes past the logger, and only where that does not block.
+    """
 
     def __init__(self, log: Any, deadline: float = DEADLINE) -> None:
-        self._log, self._deadline, self._asked = log, deadline, False
+        self._log, self._deadline = log, deadline
+        self._asked: str | None = None
+        self._told = False
 
     def __call__(self) -> bool:
-        return self._asked
+        if self._asked and not self._told:
+            self._told = True
+            self._log.info("stopping: finish, commit, leave", signal=self._asked, deadline_s=self._deadline)
+        return self._asked is not None
 
     def ask(self, number: int, frame: FrameType | None = None) -> None:
         """A signal has come."""
         if self._asked:
-            self._log.warning("leaving at once", signal=signal.Signals(number).name)
-            os._exit(AT_ONCE)
-        self._asked = True
-        self._log.info("stopping: finish, commit, leave", signal=signal.Signals(number).name, deadline_s=self._deadline)
-        timer = threading.Timer(self._deadline, self._too_late)
+            _leave("leaving at once")
+        self._asked = signal.Signals(number).name
+        timer = threading.Timer(
+            self._deadline, _leave, ["the deadline is past: leaving at once; the last commit stands"]
+        )
         timer.daemon = True
         timer.start()
-
-    def _too_late(self) -> None:
-        self._log.error("the deadline is past: leaving at once; the last commit stands", deadline_s=self._deadline)
-        os._exit(AT_ONCE)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -80,6 +87,14 @@ class Stop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _leave(event: str) -> None:
+    """End the process where it stands, with a line on standard error if somebody reads it."""
+    with suppress(OSError):  # it is closed
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, json.dumps({"event": event, "level": "error"}).encode() + b"\n")
+    os._exit(AT_ONCE)
 
 
 def check(settings: Settings) -> None:

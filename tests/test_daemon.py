@@ -177,10 +177,55 @@ def test_a_second_signal_is_at_once(kafka: str, tmp_path: Path) -> None:
         daemon.wait(lambda s: s["commit"] >= 1)
         daemon.process.send_signal(signal.SIGTERM)
         daemon.process.send_signal(signal.SIGTERM)
-        daemon.process.communicate(timeout=30)
+        daemon.process.communicate(timeout=60)
         assert daemon.process.returncode in (0, 130)
     with existing(f"sqlite:///{store}") as connection:
         assert ledger.newest(connection) is not None
+
+
+INTERRUPTED = """
+import io, os, signal, sys
+
+class Interrupted(io.StringIO):
+    signals = int(sys.argv[1])
+
+    def write(self, text):
+        if self.signals:
+            self.signals -= 1
+            os.kill(os.getpid(), signal.SIGTERM)
+        return sys.__stderr__.write(text)
+
+sys.stderr = Interrupted()
+import structlog
+from stream.commands.daemon import log_as_json
+from stream.daemon import Stop
+log_as_json("info")
+log = structlog.get_logger()
+stop = Stop(log, deadline=1)
+with stop.listening():
+    log.info("progress")
+    assert stop() and stop()
+    if sys.argv[2:]:
+        import time
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["1"], 0, ["progress", "stopping: finish, commit, leave"]),
+        (["2"], 130, ["progress", "leaving at once"]),
+        (["1", "stuck"], 130, ["progress", "stopping: finish, commit, leave", "the deadline is past"]),
+    ],
+)
+def test_a_signal_while_a_line_is_logged(arguments: list[str], status: int, said: list[str]) -> None:
+    """The logger holds a lock while it writes: a signal that comes just then must not wait for it. Past the deadline it
+    is left from where it hangs."""
+    command = [sys.executable, "-c", INTERRUPTED, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, done.stderr
+    assert [name for name in said if name in done.stderr] == said
 
 
 def test_an_absent_broker_is_told(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def run(config: File = None) -> None:
     from stream.kafka_source import KafkaSource
 
     told = load(config)
-    _log_as_json(told.log.level)
+    log_as_json(told.log.level)
     tune_garbage_collector()
     with ExitStack() as leaving:
         outbox = KafkaOutbox(told.kafka) if told.kafka.dead_letters else None
@@ -45,7 +45,7 @@ def run(config: File = None) -> None:
         forever(told, source, outbox)
 
 
-def _log_as_json(level: str) -> None:
+def log_as_json(level: str) -> None:
     """Every line of the log is one JSON object with a time in UTC: ours, and the warnings of libraries."""
     import structlog
 

@@ -66,7 +66,7 @@ def estimate(state: Reveals, batch: Batch) -> dict[str, Tensor]:
     """``log_r`` [B] of the state at the age of each look, and ``reveal`` [B], its weight."""
     reveal = torch.searchsorted(state.ages - TICK, batch.age.contiguous(), right=True).sub(1).clamp(min=0)
     share = (state.late.sum(1) / state.total[1]).clamp(EPS, 1)
-    expected = state.never * (state.late.sum(1) / state.never.sum(1))[:, None]
+    expected = state.never * (state.late.sum(1) / state.total[0])[:, None]
     log_r = share.log()[:, None] + (state.late + PRIOR).log() - (expected + PRIOR).log()
     found = log_r[reveal, set_of(batch.signals_now > 0)]
     return {"log_r": found.to(batch.label.dtype), "reveal": weights(state)[reveal].to(batch.label.dtype)}

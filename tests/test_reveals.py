@@ -60,6 +60,22 @@ def test_the_ratio_is_that_of_shares() -> None:
         assert float(found) == pytest.approx(math.log(expected), abs=1e-5)
 
 
+def test_a_conversion_taken_back_is_among_those_without_one() -> None:
+    """Of 950 + 50 rows that end without a conversion 50 had one at 3 minutes, taken back later: they are not pending."""
+    rows = closes(ROWS + [(3.0, 1.0)] * 50)
+    label = rows.label.clone()
+    label[-50:] = 0
+    empty = reveals.init(0.1, ELAPSED, WINDOW)
+    empty = empty._replace(late=0 * empty.late, never=0 * empty.never, total=0 * empty.total)
+    state = reveals.update(empty, rows._replace(label=label))
+    assert state.total.tolist() == [950, 100]
+    assert state.never.sum(1).tolist() == [900, 900, 900]
+    pending = closes([(NEVER, 5.0)])._replace(age=torch.tensor([ELAPSED]).double())
+    found = reveals.estimate(state, pending)["log_r"]
+    expected = 80 / 100 * (30 + PRIOR) / (100 * 80 / 950 + PRIOR)
+    assert float(found) == pytest.approx(math.log(expected), abs=1e-5)
+
+
 def test_a_reveal_time_has_one_weight() -> None:
     """exp(-2 H / max H) exp(-delta / max delta): of the first the uncertainty is largest, at the close there is none."""
     entropies = []

@@ -1,6 +1,7 @@
 """What is wrong with my events? A log read once, without a store: what is there, what is refused, what will not match."""
 
-from collections import Counter
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -21,9 +22,10 @@ class Findings(NamedTuple):
     """``counts``: records by type, ``dead_letters``, ``duplicates``, ``late``. ``reasons``: dead letters by reason, those
     that are `Alike` together, with examples (topic, partition, offset); ``refused``: how many. ``kinds``: of signals and
     conversions. ``lateness``: the furthest any record was behind its partition, ms. ``span``: first and last ``at``, ms.
-    ``lost``: references to impressions the log has not. ``complete``: False where the log has more ids than are remembered.
-    ``ignored``: records no mapping names. ``first``: topic -> its first record, and what was made of it. ``shape``:
-    impressions without ``features``, with ``touch`` (user and item)."""
+    ``lost``: references to impressions the log has not. ``delays``: of conversions by kind, ascending, ms after the
+    impression they name, or the last of their user and item; below 0 before it. ``complete``: False where the log has more
+    ids than are remembered. ``ignored``: records no mapping names. ``first``: topic -> its first record, and what was made
+    of it. ``shape``: impressions without ``features``, with ``touch`` (user and item)."""
 
     counts: Counter[str]
     reasons: dict[str, list[tuple[str, int, int]]]
@@ -33,6 +35,7 @@ class Findings(NamedTuple):
     lateness: int
     span: tuple[int, int] | None
     lost: Counter[str]
+    delays: dict[str, list[int]]
     complete: bool
     ignored: Counter[str]
     first: dict[str, tuple[Record, Event | Ignored | DeadLetter]]
@@ -75,8 +78,10 @@ class _Reader:
         self._reasons: dict[str, list[tuple[str, int, int]]] = {}
         self._ids: set[tuple[type, str]] = set()
         self._named: Counter[tuple[type, str, str]] = Counter()
-        self._touched: set[tuple[str, str]] = set()
+        self._shown: dict[str, int] = {}
+        self._touched: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
         self._touching: Counter[tuple[str, str, str]] = Counter()
+        self._converted: list[Conversion] = []
         self._lateness = 0
         self._first = self._last = 0
         self._complete = True
@@ -116,12 +121,15 @@ class _Reader:
     def _refer(self, event: Event) -> None:
         if isinstance(event, Impression):
             self._shape["features"] += not event.features
+            self._shown[event.impression_id] = event.at
             if event.user_id and event.item_id:
                 self._shape["touch"] += 1
-                self._touched.add((event.user_id, event.item_id))
+                self._touched[event.user_id, event.item_id].append(event.at)
         elif isinstance(event, Adjustment):
             self._named[(Conversion, event.conversion_id, "adjustment")] += 1
         elif isinstance(event, (Signal, Conversion)):
+            if isinstance(event, Conversion):
+                self._converted.append(event)
             if event.impression_id:
                 self._named[(Impression, event.impression_id, f"{event.type} {event.kind}")] += 1
             else:
@@ -138,5 +146,19 @@ class _Reader:
         span = (self._first, self._last) if self._last else None
         return Findings(
             self._counts, self._reasons, self._refused, self.codec.unknown, self._kinds, self._lateness, span,
-            lost, self._complete, self.codec.ignored, self.first, self._shape,
+            lost, self._delays(), self._complete, self.codec.ignored, self.first, self._shape,
         )  # fmt: skip
+
+    def _delays(self) -> dict[str, list[int]]:
+        delays: dict[str, list[int]] = {}
+        for shown in self._touched.values():
+            shown.sort()
+        for event in self._converted:
+            if event.impression_id:
+                at = self._shown.get(event.impression_id)
+            else:
+                times = self._touched.get((event.user_id or "", event.item_id or ""), [])
+                at = times[max(0, bisect_right(times, event.at) - 1)] if times else None
+            if at is not None:
+                delays.setdefault(event.kind, []).append(event.at - at)
+        return {kind: sorted(found) for kind, found in delays.items()}

@@ -1,17 +1,28 @@
 """What a log lacks for training, in sentences: nothing is wrong with a record, and yet nothing would be learned."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
 from stream.check import Findings
+from stream.settings import UNITS, spell
+
+MANY = 0.1  # of the conversions of a target
 
 
-def missing(found: Findings, target: str) -> Iterator[str]:
-    """What a learner of ``target`` would miss, each with what to do about it."""
+def rounded(ms: int) -> str:
+    """A duration to read: up to whole days, else hours, minutes or seconds, of which it has two at least."""
+    unit = next((UNITS[u] for u in ("d", "h", "m") if ms > 2 * UNITS[u]), UNITS["s"])
+    return spell(-(-ms // unit) * unit)
+
+
+def missing(found: Findings, target: str, window: int) -> Iterator[str]:
+    """What a learner of ``target`` with an attribution ``window`` (ms) would miss, each with what to do about it."""
     shown, counts = found.counts["impressions"], found.counts
     if not shown:
         yield "no impressions: there is nothing to train on; send events of type impression, or map a topic to them"
         return
     yield from _labels(found, target)
+    yield from _delays(found.delays.get(target, []), target, window)
     if not counts["signals"]:
         yield "no signals: a row that waits says no more than its age; send clicks and carts where there are any"
     if found.shape["features"] == shown:
@@ -29,6 +40,22 @@ def _labels(found: Findings, target: str) -> Iterator[str]:
         yield (
             f"no conversion of kind {target!r}, which is the target: every row would be learned as a refusal; "
             f"the kinds here are {', '.join(sorted(kinds))}: set target to one of them"
+        )
+
+
+def _delays(delays: list[int], target: str, window: int) -> Iterator[str]:
+    """Conversions of the target that belong to no impression's window, where they are many."""
+    before, after = bisect_left(delays, 0), len(delays) - bisect_right(delays, window)
+    if before > MANY * len(delays):
+        yield (
+            f"{before:,} of {len(delays):,} conversions {target} come before their impression, and count for nothing; "
+            "compare the clocks (and time zones) that write them"
+        )
+    if after > MANY * len(delays):
+        most = rounded(delays[int(0.95 * (len(delays) - 1))])
+        yield (
+            f"{after:,} of {len(delays):,} conversions {target} come past the window of {spell(window)}, and count for "
+            f"nothing; window = {most} holds nineteen of twenty"
         )
 
 

@@ -133,6 +133,29 @@ def test_validate_says_what_is_wrong(log: Path) -> None:
         assert words in done.stdout
 
 
+def test_validate_tells_how_late_conversions_come(tmp_path: Path) -> None:
+    """Delays of conversions, by name and by last touch; what comes before its impression or past the window is told."""
+    shown = [
+        {"type": "impression", "impression_id": f"i{n}", "user_id": f"u{n}", "item_id": "p", "at": T0 + (40 + n) * DAY}
+        for n in range(10)
+    ]
+    delays = [1, 1, 2, 2, 3, 3, 9, 20, -2, -1]
+    bought: list[dict[str, Any]] = [
+        {"type": "conversion", "event_id": f"c{n}", "kind": "purchase", "at": T0 + (40 + n + after) * DAY}
+        | ({"impression_id": f"i{n}"} if n % 2 else {"user_id": f"u{n}", "item_id": "p"})
+        for n, after in enumerate(delays)
+    ]
+    earlier = {"type": "impression", "impression_id": "before", "user_id": "u0", "item_id": "p", "at": T0 + 10 * DAY}
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join(lines([earlier, *shown, *bought])) + b"\n")
+    (tmp_path / "belated.toml").write_text('[learner]\nwindow = "7d"\n')
+    said = belated("validate", tmp_path / "log.jsonl").stdout
+    assert "half of them within 2d of their impression, nine tenths within 9d, all within 20d" in said
+    assert "2 of 10 conversions purchase come before their impression" in said
+    assert "past the window" not in said
+    narrower = belated("validate", tmp_path / "log.jsonl", "-c", tmp_path / "belated.toml").stdout
+    assert "2 of 10 conversions purchase come past the window of 7d, and count for nothing; window = 9d" in narrower
+
+
 def test_what_comes_twice_is_of_its_kind_once(tmp_path: Path) -> None:
     """The lines by kind add up to what was found."""
     (tmp_path / "log.jsonl").write_bytes(b"\n".join([*lines(EVENTS), *lines(EVENTS)[-5:]]) + b"\n")

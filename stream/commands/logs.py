@@ -31,7 +31,7 @@ def validate(
     from stream.check import check
     from stream.readiness import missing
 
-    asked = configured.asked(ctx, config, dict(strict=strict, target=Settings().target))
+    asked = configured.asked(ctx, config, dict(strict=strict, target=Settings().target, window=Settings().window))
     source = source_of(log, asked.get("mapping", {}))
     tune_garbage_collector()
     with progress(f"validate {log}", records(source)) as told:
@@ -41,7 +41,7 @@ def validate(
     findings(found)
     for place, why in source.left.items():
         warn(f"{source.file(place)}: {why}: what is there of it was not looked at")
-    for lack in missing(found, asked["target"]):
+    for lack in missing(found, asked["target"], asked["window"]):
         out.print(f"for training: {lack}", markup=False, style="yellow", highlight=False)
     if found.counts["dead_letters"] or source.left:
         raise typer.Exit(1)
@@ -107,7 +107,9 @@ def firsts(told: Findings) -> None:
 
 def findings(told: Findings) -> None:
     """What `belated validate` says."""
-    counts = ", ".join(f"{times:,} {name.replace('_', ' ')}" for name, times in sorted(told.counts.items()) if times)
+    from stream.readiness import rounded
+
+    counts = ", ".join(counted(times, name) for name, times in sorted(told.counts.items()) if times)
     out.print(f"found: {counts or 'nothing'}")
     if told.span:
         out.print(f"event time: {when(told.span[0])} to {when(told.span[1])} UTC")
@@ -116,6 +118,11 @@ def findings(told: Findings) -> None:
         out.print(
             f"  {kind}: {times:,}" + (f", {lost:,} without their impression in this log" if lost else ""), markup=False
         )
+        if kind.startswith("conversion ") and (delays := told.delays.get(kind.partition(" ")[2])):
+            half, most, longest = (rounded(delays[int(share * (len(delays) - 1))]) for share in (0.5, 0.9, 1))
+            out.print(
+                f"    half of them within {half} of their impression, nine tenths within {most}, all within {longest}"
+            )
     if told.lost["adjustment"]:
         out.print(f"  adjustments of conversions that are not in this log: {told.lost['adjustment']:,}")
     if told.lateness:
@@ -137,6 +144,12 @@ def findings(told: Findings) -> None:
         out.print(
             "the log has more ids than are remembered: duplicates and references were looked for in its first part"
         )
+
+
+def counted(times: int, name: str) -> str:
+    """As a person writes it: `1 signal`, `2 dead letters`."""
+    words = name.replace("_", " ")
+    return f"{times:,} {words.removesuffix('s') if times == 1 else words}"
 
 
 def source_of(log: Path, mapping: Collection[str] = ()) -> "FileSource":

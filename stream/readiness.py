@@ -48,8 +48,8 @@ def _delays(delays: list[int], target: str, window: int) -> Iterator[str]:
     before, after = bisect_left(delays, 0), len(delays) - bisect_right(delays, window)
     if before > MANY * len(delays):
         yield (
-            f"{before:,} of {len(delays):,} conversions {target} come before their impression, and count for nothing; "
-            "compare the clocks (and time zones) that write them"
+            f"{before:,} of {len(delays):,} conversions {target} come before any impression they could belong to, "
+            "and count for nothing; if that is not so in the shop, compare the clocks (and time zones) that write them"
         )
     if after > MANY * len(delays):
         most = rounded(delays[int(0.95 * (len(delays) - 1))])

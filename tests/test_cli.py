@@ -150,7 +150,7 @@ def test_validate_tells_how_late_conversions_come(tmp_path: Path) -> None:
     (tmp_path / "belated.toml").write_text('[learner]\nwindow = "7d"\n')
     said = belated("validate", tmp_path / "log.jsonl").stdout
     assert "half of them within 2d of their impression, nine tenths within 9d, all within 20d" in said
-    assert "2 of 10 conversions purchase come before their impression" in said
+    assert "2 of 10 conversions purchase come before any impression they could belong to" in said
     assert "past the window" not in said
     narrower = belated("validate", tmp_path / "log.jsonl", "-c", tmp_path / "belated.toml").stdout
     assert "2 of 10 conversions purchase come past the window of 7d, and count for nothing; window = 9d" in narrower

@@ -95,8 +95,10 @@ def main() -> None:
         default="popularity,walk,walk_back,als,ease,hope,dirgnn,dual,daemon,blade",
     )
     parser.add_argument("--valid", action="store_true", help="judge on the validation edges")
-    parser.add_argument("--cold", action="store_true", help="a fifth of the products has no edges")
+    parser.add_argument("--cold", action="store_true", help="a fifth of the products has no edges; methods of its own")
     asked = parser.parse_args()
+    if asked.cold and asked.valid:
+        parser.error("--cold has methods and edges of its own: leave out --valid")
     torch.set_num_threads(1)
     methods = asked.methods
     for name in asked.graphs.split(","):

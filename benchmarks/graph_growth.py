@@ -19,6 +19,7 @@ Papers cite in their first month only, so a month's citations come from papers t
 
 import os
 import time
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -188,6 +189,17 @@ def grow(data: Citations, until: int, refreshes: int, anew: int, warm: dual.Sett
         )
 
 
+def month_of(text: str) -> int:
+    """ "1995-12" as months from year 0."""
+    try:
+        year, month = map(int, text.split("-"))
+    except ValueError:
+        year, month = 0, 0
+    if not 1 <= month <= 12:
+        raise ArgumentTypeError(f"{text!r} is no month; write it as 1995-12")
+    return year * 12 + month - 1
+
+
 def _name(month: int) -> str:
     return f"{month // 12}-{month % 12 + 1:02}"
 
@@ -195,7 +207,7 @@ def _name(month: int) -> str:
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("BELATED_DATA", ".")) / "graph")
-    parser.add_argument("--until", default="1995-12", help="month up to which the first version knows")
+    parser.add_argument("--until", type=month_of, default="1995-12", help="month up to which the first version knows")
     parser.add_argument("--refreshes", type=int, default=12)
     parser.add_argument("--anew", type=int, default=4, help="every so many refreshes also from the beginning; 0: never")
     parser.add_argument(
@@ -203,12 +215,14 @@ def main() -> None:
     )
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    year, month = map(int, asked.until.split("-"))
     told: dict[str, Any] = dict(part.split("=") for part in asked.warm.split(",") if part)
     warm = dual.short(dual.Settings())
     typed = {name: type(getattr(warm, name))(value) for name, value in told.items()}
-    until = year * 12 + month - 1
-    grow(read(asked.data / "cit-HepPh.npz"), until, asked.refreshes, asked.anew, warm._replace(**typed))
+    data = read(asked.data / "cit-HepPh.npz")
+    first, last = int(data.since.min()), int(data.since.max()) - asked.refreshes
+    if not first <= asked.until <= last:
+        parser.error(f"--until {_name(asked.until)}: with {asked.refreshes} refreshes, {_name(first)} to {_name(last)}")
+    grow(data, asked.until, asked.refreshes, asked.anew, warm._replace(**typed))
 
 
 if __name__ == "__main__":

@@ -74,6 +74,9 @@ def main() -> None:
     except PermissionError as found:
         error(f"{found.filename}: permission denied; let this user read and write it")
         raise SystemExit(2) from None
+    except UnicodeEncodeError as found:
+        error(f"{found.object!r} is not UTF-8; write names as the log does")
+        raise SystemExit(2) from None
     except (BelatedError, FileExistsError, FileNotFoundError, ImportError) as found:
         error(str(found))
         raise SystemExit(2) from None

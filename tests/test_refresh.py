@@ -341,6 +341,7 @@ def test_related(mine: str) -> None:
     assert "p1" not in {one["item"] for one in found}
     assert any(one["bought"] > 0 for one in found)
     assert "knows of nothing" in belated("related", "nobody", "--store", mine)[2]
+    assert "is not UTF-8" in belated("related", "\udcff", "--store", mine)[2]
     assert "no other product is cold" in belated("related", "p1", "--store", mine, "--new", "3")[1]
 
 

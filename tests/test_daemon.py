@@ -215,7 +215,7 @@ with stop.listening():
     ("arguments", "status", "said"),
     [
         (["1"], 0, ["progress", "stopping: finish, commit, leave"]),
-        (["2"], 130, ["progress", "leaving at once"]),
+        (["2"], 130, ["leaving at once"]),
         (["1", "stuck"], 130, ["progress", "stopping: finish, commit, leave", "the deadline is past"]),
     ],
 )

@@ -139,17 +139,29 @@ class Serving:
     def related(self, item: str, k: int, new: int = 0) -> list[tuple[str, float]]:
         """The k products that follow one best, with rel, and after them the ``new`` best of the other cold ones.
 
-        Fewer where fewer are known, none of one that is not known.
+        Fewer where fewer are known. After one of which nothing is `known`, those that are bought most whatever came before
+        them, as far as biases tell: none where there are none.
         """
-        place = self.place.get(item)
-        if place is None or not self._asks[place]:
-            return []
+        if self.known(item):
+            scores = self.scores([self.place[item]])[0]
+        else:
+            bias = self.bundle.embeddings.target_bias
+            if not bool(bias.any()):
+                return []
+            scores = bias.masked_fill(~self.bundle.embeddings.answers, -torch.inf)
+            if item in self.place:
+                scores[self.place[item]] = -torch.inf
         # of equal ones the first id, which topk does not say
-        best, which = self.scores([place])[0].sort(descending=True, stable=True)
+        best, which = scores.sort(descending=True, stable=True)
         cold = k + (~self.bundle.warm[which[k:]]).nonzero().squeeze(1)[:new]
         listed = torch.cat([torch.arange(min(k, len(which))), cold])
         pairs = zip(which[listed].tolist(), best[listed].tolist(), strict=True)
         return [(self.bundle.ids[n], rel) for n, rel in pairs if rel > -math.inf]
+
+    def known(self, item: str) -> bool:
+        """Whether anything is known of what follows it."""
+        place = self.place.get(item)
+        return place is not None and self._asks[place]
 
     def cold(self, item: str) -> bool:
         """Whether nothing was known to lead to it."""

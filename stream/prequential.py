@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from learner.graph.edges import Edges, degrees, edges, linked, propagate
-from learner.graph.evaluation import BUCKETS, Scores, area, of_pairs, ranks, served_of
+from learner.graph.evaluation import BUCKETS, Scores, area, of_pairs, ranks, scores_of
 from stream.bundle import Bundle
-from stream.snapshot import Snapshot, renumbered, rows_of
+from stream.snapshot import Snapshot
+from stream.succession import edges_of, new_since, renumbered
 
 TOP = 10
 MOST = 20_000  # edges, evenly spaced, that tell
@@ -57,20 +58,19 @@ def interval(before: Bundle, taken: Snapshot) -> Interval | None:
     the version knows both ends and not the reverse. None if there is none, if there were none before, or if the file of
     ``before`` does not tell its edges.
     """
-    late = taken.since > before.until
-    if before.bought is None or not bool(late.any()) or bool(late.all()):
+    old = edges_of(before, taken.ids)
+    if old is None or not len(old.source):
         return None
-    everything, old = edges(len(taken.ids), taken.bought, taken.weight), _known(before, taken)
-    new = late & ~linked(old, *taken.bought)
-    if not bool(new.any()):
+    test = new_since(before, old, taken.bought, taken.since)
+    if not test.shape[1]:
         return None
-    test = taken.bought[:, new]
+    everything = edges(len(taken.ids), taken.bought, taken.weight)
     test = test[:, :: -(-test.shape[1] // MOST)]
     cold = (old.in_ptr.diff() == 0)[test[1]]
     known = (old.ptr.diff() > 0) | (old.in_ptr.diff() > 0)
     one_way = known[test].all(0) & ~linked(everything, *test.flip(0)) & ~linked(old, *test.flip(0))
     version, served = f"version {before.version}", renumbered(before, taken.ids)
-    ways = {version: served_of(served), "popularity": _popularity(old), "walk": _walk(old)}
+    ways = {version: scores_of(served), "popularity": _popularity(old), "walk": _walk(old)}
     answers = {version: served.answers}  # what it does not know it does not offer
     place = {name: ranks(scores, old, test, answers.get(name)).double() for name, scores in ways.items()}
     figures = {name: _figures(scores, place[name], old, test, cold, one_way) for name, scores in ways.items()}
@@ -90,15 +90,6 @@ def _figures(scores: Scores, rank: Tensor, old: Edges, test: Tensor, cold: Tenso
     there, back = (of_pairs(scores, old.nodes, a[one_way], b[one_way]) for a, b in (test, test.flip(0)))
     warm, new = ([float(value[part].mean()) for value in (hit, hit / rank)] for part in (~cold, cold))
     return Figures(warm[0], warm[1], new[0], new[1], area(there, back))
-
-
-def _known(before: Bundle, taken: Snapshot) -> Edges:
-    """The edges that ``before`` was learned from, between the products that are still there."""
-    assert before.bought is not None
-    assert before.weight is not None
-    pairs = rows_of(taken.ids, before.ids)[before.bought.long()]
-    there = (pairs >= 0).all(0)
-    return edges(len(taken.ids), pairs[:, there], before.weight[there])
 
 
 def _popularity(old: Edges) -> Scores:

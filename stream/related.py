@@ -25,12 +25,16 @@ from stream.workspace import checkpoint_folder, opened
 
 
 class Related(NamedTuple):
-    """A product that follows another. ``rel``: a logit; ``bought``: weight of the co-purchases counted so far, 0 if none."""
+    """A product that follows another. ``rel``: a logit; ``bought``: weight of the co-purchases counted so far, 0 if none.
+
+    ``known``: whether anything is known of the other; if not, this one is bought much whatever came before it.
+    """
 
     item: str
     rel: float
     cold: bool
     bought: float
+    known: bool
 
 
 class Stand(NamedTuple):
@@ -49,7 +53,7 @@ class Stand(NamedTuple):
 
 def related(url: str, item: str, k: int, new: int = 0, checkpoints: Path | None = None) -> list[Related]:
     """The k products that follow one best, by the version that is served, and after them the ``new`` best of the other
-    cold ones; empty if nothing is known of it.
+    cold ones. If nothing is known of it: the products that are bought most.
 
     Raises:
         StoreError, CheckpointError: with the remedy.
@@ -63,8 +67,8 @@ def related(url: str, item: str, k: int, new: int = 0, checkpoints: Path | None 
         half_life = Settings(**newest.settings).graph_half_life
         pairs = item_pairs.load(connection, newest.progress["passed"], half_life, CO_PURCHASE, item)
     bought, serving = {pair.target: pair.weight for pair in pairs}, Serving(bundles[0])
-    found = serving.related(item, k, new)
-    return [Related(name, rel, serving.cold(name), bought.get(name, 0.0)) for name, rel in found]
+    found, known = serving.related(item, k, new), serving.known(item)
+    return [Related(name, rel, serving.cold(name), bought.get(name, 0.0), known) for name, rel in found]
 
 
 def stand(url: str, checkpoints: Path | None = None) -> Stand:

@@ -10,7 +10,6 @@ is measured on edges that neither has seen, see `belated graph evaluate`.
 """
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,23 +21,23 @@ from torch import Tensor
 
 from labelstore.item_pairs import CO_PURCHASE, CO_VIEW, Pair
 from learner.graph import dual
-from learner.graph.alignment import align
 from learner.graph.choice import choose
 from learner.graph.cold import placed
 from learner.graph.dual import Start
 from learner.graph.edges import Edges, Graph, degrees, graph, kept
 from learner.graph.embeddings import Embeddings
-from learner.graph.evaluation import hits, served_of
+from learner.graph.evaluation import hits, scores_of
 from learner.graph.features import Features, words
 from learner.graph.methods import GRAPH_METHODS
+from learner.graph.popularity import raised
 from stream.assemble import bucket, magnitude
 from stream.bundle import Bundle, header, ids_of, of_ids
+from stream.succession import in_space, popularity, renumbered, rows_of
 
 TOP = 50  # pairs of each product
 BUCKETS = 2**14  # of words
 NEWEST, TOLD = 0.05, 4000  # share of edges that tell whether a version may be served, and at most so many
 WORSE = 0.8
-APART = 0.5  # residual of the alignment from which on a version begins a space of its own
 HITS = 10
 KNOWN = 0.5  # share of edges that the version before must have had, else the next one begins anew
 DOUBLED = 2  # times the edges of the last choice of settings: choose anew
@@ -156,16 +155,18 @@ def learn(told: Snapshot, before: Bundle | None) -> Bundle:
     if features is not None:
         said = None if tables is None else dual.said(tables, features)
         every = placed(places, features, said, shift=metrics["shift"])
+    out, into = degrees(edges)
+    metrics["popularity"] = popularity(before, told.ids, told.bought, told.since)
+    every = raised(every, into, metrics["popularity"])
     places = every._replace(asks=places.asks, answers=places.answers)  # cold ones turn with the others and do not count
     space, past = told.number, None
     if before is not None:
         past = renumbered(before, told.ids)
-        places, space, figures = _in_space(places, past, before.space, told.number)
+        places, space, figures = in_space(places, past, before.space, told.number)
         metrics |= figures
     metrics |= _check(places, past, edges, told.since)
     warm = edges.in_ptr.diff() > 0
     places = places._replace(asks=every.asks, answers=every.answers)
-    out, into = degrees(edges)
     bought = torch.stack([edges.source, edges.target]).int()
     return Bundle(
         told.number, space, told.until, told.ids, places, warm, out, into, metrics, tables, bought, edges.weight
@@ -208,30 +209,6 @@ def start_of(told: Snapshot, before: Bundle | None) -> Start | None:
     return Start(before.tables, rows_of(before.ids, told.ids))
 
 
-def _in_space(new: Embeddings, past: Embeddings, space: int, number: int) -> tuple[Embeddings, int, dict[str, Any]]:
-    """Turned to where the version before was, if that can be: places, space, and how well it went."""
-    try:
-        found = align(new, past)
-    except ValueError:
-        return new, number, {}
-    figures = {"residual": found.residual, "overlap": None if math.isnan(found.overlap) else found.overlap}
-    return (found.embeddings, space, figures) if found.residual <= APART else (new, number, figures)
-
-
-def renumbered(bundle: Bundle, ids: Sequence[str]) -> Embeddings:
-    """The places of a bundle for these products; those it does not know neither ask nor answer."""
-    which = rows_of(bundle.ids, ids)
-    known = which >= 0
-    rows = [value[which.clamp(min=0)] for value in bundle.embeddings]
-    return Embeddings(*(value * (known[:, None] if value.dim() > 1 else known) for value in rows))
-
-
-def rows_of(known: Sequence[str], ids: Sequence[str]) -> Tensor:
-    """The place among ``known`` products of each of these [N] int64, -1 where it is not there."""
-    place = {name: n for n, name in enumerate(known)}
-    return torch.tensor([place.get(name, -1) for name in ids], dtype=torch.int64)
-
-
 def _check(new: Embeddings, past: Embeddings | None, edges: Edges, since: Tensor) -> dict[str, Any]:
     """What was measured; Refused if it must not be served."""
     count = min(max(1, int(len(since) * NEWEST)), TOLD)
@@ -239,7 +216,7 @@ def _check(new: Embeddings, past: Embeddings | None, edges: Edges, since: Tensor
     left = kept(edges, torch.ones(len(since), dtype=torch.bool).index_fill_(0, newest, False))
     test = torch.stack([edges.source[newest], edges.target[newest]])
     now, then = (
-        None if given is None else hits(served_of(given), left, test, given.answers, HITS) / count
+        None if given is None else hits(scores_of(given), left, test, given.answers, HITS) / count
         for given in (new, past)
     )
     if now is not None and then is not None and now < WORSE * then:

@@ -148,18 +148,22 @@ def test_features_that_all_share_say_nothing() -> None:
         snapshot.learn(snapshot.take(pairs, alike, 1, 0, "daemon", T0 + DAY), None)
 
 
-def test_who_is_told_nothing_finds_nothing() -> None:
-    """A product that the version does not know is no query of it, though it has a bias for all that answer."""
+def test_after_what_nobody_knows_comes_what_is_bought_most() -> None:
+    """A product that the version does not know is told what the biases say, and judged by that; without any, nothing."""
     then = taken()
     before = snapshot.learn(then, None)
-    before = before._replace(embeddings=before.embeddings._replace(target_bias=torch.arange(len(then.ids)).float()))
+    places = before.embeddings._replace(target_bias=torch.tensor([float(name[1:]) % 999 for name in then.ids]))
+    before = before._replace(embeddings=places)
     pairs = [Pair("co-purchase", then.ids[u], then.ids[v], 1.0, T0) for u, v in then.bought.T.tolist()]
     new = [Pair("co-purchase", "q", f"p{n}", 1.0, T0 + 2 * DAY) for n in range(110, 120)]
     later = snapshot.take([*pairs, *new], [], 2, 0, "dual", T0 + 3 * DAY)
-    found = prequential.interval(before, later)
-    assert found is not None
-    assert (found.warm, found.figures["version 1"].hits) == (10, 0.0)
-    assert Serving(before).related("q", 10) == []
+    for bias, hits in ((places.target_bias, 1.0), (torch.zeros(len(then.ids)), 0.0)):
+        served = before._replace(embeddings=places._replace(target_bias=bias))
+        found = prequential.interval(served, later)
+        assert found is not None
+        assert (found.warm, found.figures["version 1"].hits) == (10, hits)
+        told = Serving(served).related("q", 10)
+        assert [name for name, _ in told] == [f"p{n}" for n in range(119, 109, -1)] * bool(hits)
 
 
 def test_ids_of_any_length_and_letters() -> None:

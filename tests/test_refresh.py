@@ -333,14 +333,19 @@ def mine(whole: tuple[Path, Any], tmp_path: Path) -> str:
 
 
 def test_related(mine: str) -> None:
-    """A table of products by rel; one that nobody knows is an error, and so is a store without a graph."""
+    """A table of products by rel; what follows one that nobody knows is said to be a guess; a store without a graph is an
+    error."""
     status, table, _ = belated("related", "p1", "--store", mine, "-k", "5")
     assert (status, len(table.strip().splitlines())) == (0, 7)
     found = json.loads(belated("related", "p1", "--store", mine, "-k", "5", "--json")[1])
     assert [one["rel"] for one in found] == sorted((one["rel"] for one in found), reverse=True)
     assert "p1" not in {one["item"] for one in found}
     assert any(one["bought"] > 0 for one in found)
-    assert "knows of nothing" in belated("related", "nobody", "--store", mine)[2]
+    assert all(one["known"] for one in found)
+    status, told, said = belated("related", "nobody", "--store", mine, "-k", "3", "--json")
+    assert (status, len(json.loads(told))) == (0, 3)
+    assert not any(one["known"] for one in json.loads(told))
+    assert "knows nothing of it; these are bought most" in said
     assert "is not UTF-8" in belated("related", "\udcff", "--store", mine)[2]
     assert "no other product is cold" in belated("related", "p1", "--store", mine, "--new", "3")[1]
 

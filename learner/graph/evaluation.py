@@ -37,12 +37,6 @@ def scores_of(given: Embeddings) -> Scores:
     return lambda u: queries(given, u) @ index.T
 
 
-def served_of(given: Embeddings) -> Scores:
-    """rel as it is served: who does not ask is told nothing, so that all are equal to it."""
-    scores = scores_of(given)
-    return lambda u: scores(u) * given.asks[u, None]
-
-
 def ranks(scores: Scores, trained: Edges, test: Tensor, answers: Tensor | None = None) -> Tensor:
     """The rank of v among what is offered to u, of each test edge [2, T]: [T] float32, from 1.
 
@@ -51,7 +45,7 @@ def ranks(scores: Scores, trained: Edges, test: Tensor, answers: Tensor | None =
     Of equal scores the mean rank counts, so that a constant score finds nothing.
     """
     found = torch.empty(test.shape[1])
-    for u, these, of in _by_source(test[0], trained.nodes):
+    for u, these, of in by_source(test[0], trained.nodes):
         offered = scores(u)
         row, place = out_edges(trained, u)
         offered[row, trained.target[place]] = -torch.inf
@@ -76,12 +70,12 @@ def hits(scores: Scores, trained: Edges, test: Tensor, answers: Tensor | None = 
 def of_pairs(scores: Scores, nodes: int, u: Tensor, v: Tensor) -> Tensor:
     """Scores of pairs u [B], v [B]: [B]."""
     found = torch.empty(len(u))
-    for asked, these, of in _by_source(u, nodes):
+    for asked, these, of in by_source(u, nodes):
         found[these] = scores(asked)[of, v[these]]
     return found
 
 
-def _by_source(u: Tensor, nodes: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def by_source(u: Tensor, nodes: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Blocks of different sources: them [B], the places in u [T] where they are, and which of the B each of these is."""
     if not len(u):
         return

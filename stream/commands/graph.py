@@ -36,14 +36,16 @@ def related(
     """The products that follow one best, by the version of the product graph that is served.
 
     rel is the logit of "it follows"; bought is the weight of co-purchases counted so far; cold: nothing was known to lead
-    to it. Cold products seldom come first: --new gives them places of their own, after the others. Ends with status 1 if
-    nothing is known of the product.
+    to it. Cold products seldom come first: --new gives them places of their own, after the others. Where nothing is known of
+    the product, those that are bought most are shown, and that is said. Ends with status 1 if there are none.
 
     Example: belated related p17 --new 5 --store sqlite:///belated.db
     """
     from stream.related import related as of
 
     found = of(store, item, k, new, checkpoints)
+    if found and not found[0].known:
+        warn(plain(f"item {item!r}: the version that is served knows nothing of it; these are bought most"))
     if json_:
         typer.echo(json.dumps([one._asdict() for one in found], indent=2))
     elif found:

@@ -1,0 +1,76 @@
+"""A version of the product graph beside the one before it: the same products in the same rows, what is new, how to turn.
+
+What was new since the version before tells the next one how much popularity counts, see `learner.graph.popularity`: nobody
+has learned from it when it is asked.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learner.graph.alignment import align
+from learner.graph.edges import Edges, degrees, edges, linked
+from learner.graph.embeddings import Embeddings
+from learner.graph.popularity import raised, ratio_of
+from stream.bundle import Bundle
+
+APART = 0.5  # residual of the alignment from which on a version begins a space of its own
+TOLD = 2000  # new edges, evenly spaced, that tell how much popularity counts
+
+
+def rows_of(known: Sequence[str], ids: Sequence[str]) -> Tensor:
+    """The place among ``known`` products of each of these [N] int64, -1 where it is not there."""
+    place = {name: n for n, name in enumerate(known)}
+    return torch.tensor([place.get(name, -1) for name in ids], dtype=torch.int64)
+
+
+def renumbered(bundle: Bundle, ids: Sequence[str]) -> Embeddings:
+    """The places of a bundle for these products; those it does not know neither ask nor answer."""
+    which = rows_of(bundle.ids, ids)
+    known = which >= 0
+    rows = [value[which.clamp(min=0)] for value in bundle.embeddings]
+    return Embeddings(*(value * (known[:, None] if value.dim() > 1 else known) for value in rows))
+
+
+def edges_of(bundle: Bundle, ids: Sequence[str]) -> Edges | None:
+    """The edges a bundle was learned from, between these products; None if its file does not tell them."""
+    if bundle.bought is None or bundle.weight is None:
+        return None
+    pairs = rows_of(ids, bundle.ids)[bundle.bought.long()]
+    there = (pairs >= 0).all(0)
+    return edges(len(ids), pairs[:, there], bundle.weight[there])
+
+
+def new_since(bundle: Bundle, old: Edges, bought: Tensor, since: Tensor) -> Tensor:
+    """Those of the edges ``bought`` [2, E] that were new after a bundle, whose edges are ``old``: [2, T].
+
+    An edge that it has is not among them, though it had faded since and came again.
+    """
+    return bought[:, (since > bundle.until) & ~linked(old, *bought)]
+
+
+def popularity(before: Bundle | None, ids: Sequence[str], bought: Tensor, since: Tensor) -> float:
+    """The ratio of `learner.graph.popularity` for the version of these edges: 0 of the first, as before if nothing tells."""
+    ratio = before.metrics.get("popularity", 0.0) if before is not None else 0.0
+    old = edges_of(before, ids) if before is not None else None
+    if before is None or old is None or not len(old.source):
+        return float(ratio)
+    places, into = renumbered(before, ids), degrees(old)[1]
+    later = new_since(before, old, bought, since)
+    later = later[:, places.asks[later[0]] & (into > 0)[later[1]]]
+    if not later.shape[1]:
+        return float(ratio)
+    return ratio_of(raised(places, into, -ratio), old, later[:, :: -(-later.shape[1] // TOLD)])
+
+
+def in_space(new: Embeddings, past: Embeddings, space: int, number: int) -> tuple[Embeddings, int, dict[str, Any]]:
+    """Turned to where the version before was, if that can be: places, space, and how well it went."""
+    try:
+        found = align(new, past)
+    except ValueError:
+        return new, number, {}
+    figures = {"residual": found.residual, "overlap": None if math.isnan(found.overlap) else found.overlap}
+    return (found.embeddings, space, figures) if found.residual <= APART else (new, number, figures)

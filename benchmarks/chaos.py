@@ -39,7 +39,8 @@ from servers import Broker, Database, binaries, schema
 from sqlalchemy import make_url
 from supervisor import STEPS_LIVE, Daemon, Failed
 
-from stream.config import Kafka, variable
+from stream.config import Kafka
+from stream.environment import variable
 from stream.settings import Settings
 
 WINDOW, WAIT = "1d", "1h"

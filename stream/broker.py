@@ -16,7 +16,8 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
 
-from stream.config import Kafka, variable
+from stream.config import Kafka
+from stream.environment import variable
 from stream.probe import probe
 from stream.sources import Partition, SourceError
 

@@ -10,6 +10,7 @@
 Every key can be set by an environment variable: BELATED_KAFKA__SERVERS, BELATED_STORE__URL, ... Unknown keys are errors.
 """
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,11 +22,11 @@ from sqlalchemy.exc import ArgumentError
 
 from labelstore.address import EXPECTED
 from labelstore.refusals import BelatedError
+from stream.environment import BETWEEN, PREFIX, misspelt, variable
 from stream.mapping import Topic
 from stream.settings import UNITS, Duration, Settings, as_written, sentence
 from stream.start import start as begin
 
-PREFIX = "BELATED_"
 SECRETS = ("kafka.password", "kafka.key_password", "store.password")  # never in the file
 Name = Annotated[str, Field(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]
 
@@ -166,7 +167,7 @@ class Config(BaseSettings):
         frozen=True,
         extra="forbid",
         env_prefix=PREFIX,
-        env_nested_delimiter="__",
+        env_nested_delimiter=BETWEEN,
         nested_model_default_partial_update=True,
     )
 
@@ -201,20 +202,11 @@ class Config(BaseSettings):
         return self.learner.model_copy(update={"mapping": self.mapping})
 
 
-def variable(key: str) -> str:
-    """The environment variable of a key.
-
-    >>> variable("kafka.password")
-    'BELATED_KAFKA__PASSWORD'
-    """
-    return PREFIX + key.upper().replace(".", "__")
-
-
 def load(file: Path | None, without: tuple[str, ...] = ()) -> Config:
     """The configuration in a file and the environment; ``without`` the sections a caller has no use for.
 
     Raises:
-        ConfigError: no such file, not TOML, an unknown key, a value that does not fit, or a secret in the file.
+        ConfigError: no such file, not TOML, an unknown key or section, a value that does not fit, or a secret in the file.
     """
     told: dict[str, Any] = {}
     if file is not None:
@@ -224,6 +216,9 @@ def load(file: Path | None, without: tuple[str, ...] = ()) -> Config:
             raise ConfigError(f"{file}: there is no such file; `belated config init {file}` writes one") from None
         except (OSError, ValueError) as error:
             raise ConfigError(f"{file}: not a TOML file that can be read: {error}") from None
+    keys = {name: getattr(field.annotation, "model_fields", ()) for name, field in Config.model_fields.items()}
+    if wrong := list(misspelt(os.environ, keys)):
+        raise ConfigError("; ".join(wrong))
     for key in SECRETS:
         section, name = key.split(".")
         if isinstance(told.get(section), dict) and name in told[section]:

@@ -139,6 +139,9 @@ def test_a_file_is_read_whole(tmp_path: Path) -> None:
         ("BELATED_STORE__URL", "nonsense", "url: cannot be read; expected a URL such as sqlite:///belated.db"),
         ("BELATED_KAFKA__SERVERS", "127.0.0.1:9092", "lists and tables are JSON there"),
         ("BELATED_LEARNER__METHODS", "hybrid", "lists and tables are JSON there"),
+        ("BELATED_KAFAK__SERVERS", "[]", "there is no such section; did you mean BELATED_KAFKA__SERVERS?"),
+        ("BELATED_Q__SERVERS", "[]", "there is no such section; there are http, kafka, learner"),
+        ("belated_store_url", "sqlite://", "two underscores are between a section and its key: BELATED_STORE__URL"),
     ],
 )
 def test_what_is_wrong_in_the_environment_is_a_sentence(

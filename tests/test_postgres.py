@@ -23,7 +23,7 @@ from labelstore.tables import conversions, dead_letters, impressions
 from strategies import DAY, HOUR, T0, lines
 from stream.backtest import backtest
 from stream.codec import Codec
-from stream.config import variable
+from stream.environment import variable
 from stream.erasure import forget
 from stream.files import FileSource
 from stream.settings import Settings

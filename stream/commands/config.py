@@ -11,7 +11,8 @@ import typer
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from stream.config import PREFIX, SECRETS, Config, load, variable
+from stream.config import SECRETS, Config, load
+from stream.environment import PREFIX, variable
 from stream.settings import Settings, lasts, spell
 from stream.terminal import out
 

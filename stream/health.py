@@ -9,11 +9,13 @@ The loop publishes a `Status` now and then; a thread of its own answers from the
 """
 
 import json
+import socket
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -23,7 +25,8 @@ from prometheus_client.registry import Collector
 from stream.progress import KINDS
 
 ALIVE = 60.0  # seconds without a turn of the loop after which it counts as stuck
-TIMEOUT = 5.0  # seconds a client may take to ask
+TIMEOUT = 5.0  # seconds a client may take for each part of what it asks
+CLIENTS = 64  # at once
 
 
 class Status(NamedTuple):
@@ -164,7 +167,7 @@ class Server:
     """Answers in a thread of its own; ``port`` is the one it got."""
 
     def __init__(self, health: Health, host: str, port: int) -> None:
-        self._http = _Http((host, port), _handler(health))
+        self._http = _Http(host, port, _handler(health))
         self.port = int(self._http.server_address[1])
         self._thread = Thread(target=self._http.serve_forever, name="health", daemon=True)
         self._thread.start()
@@ -176,7 +179,30 @@ class Server:
 
 
 class _Http(ThreadingHTTPServer):
+    """At most `CLIENTS` at once: for one more the oldest has to go. An answer takes milliseconds, so that is who dawdles."""
+
     request_queue_size = 128  # who scrapes at once must not wait for a second try
+
+    def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._clients: dict[Any, None] = {}  # in the order in which they came
+        self._lock = Lock()
+        super().__init__((host, port), handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            self._clients[request] = None
+            oldest = next(iter(self._clients))
+            if len(self._clients) > CLIENTS:
+                del self._clients[oldest]
+                with suppress(OSError):  # it has left by itself
+                    oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._clients.pop(request, None)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Nothing of who has left before the answer, wherever that was noticed."""

@@ -3,10 +3,12 @@
 import json
 import socket
 import struct
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from learner.graph import training
 from learner.graph.methods import GRAPH_METHODS, GraphMethod
 from strategies import DAY
 from stream.daemon import status_of
-from stream.health import ABOUT, ALIVE, NOTHING, Health, Server, Status
+from stream.health import ABOUT, ALIVE, CLIENTS, NOTHING, Health, Server, Status
 from stream.loop import Loop
 from stream.progress import KINDS
 from stream.sources import ListSource, Partition
@@ -181,6 +183,31 @@ def test_what_is_not_there(health: tuple[Health, int]) -> None:
     answer = connection.getresponse()
     assert (answer.status, answer.read(), answer.headers["Content-Length"]) == (503, b"", "10")
     connection.close()
+
+
+def test_who_dawdles_makes_room(health: tuple[Health, int]) -> None:
+    """Clients that open a connection and say nothing hold no more than so many threads, and keep nobody else out."""
+    _, port = health
+    with ExitStack() as open_ones:
+        for _ in range(3 * CLIENTS):
+            slow = open_ones.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+            slow.sendall(b"GET /healthz")
+        assert ask(port, "/healthz")[0] == 200
+        end = time.monotonic() + 30
+        while (threads := sum("process_request" in thread.name for thread in threading.enumerate())) > CLIENTS:
+            assert time.monotonic() < end, threads
+            time.sleep(0.05)
+
+
+def test_an_address_of_the_sixth_version() -> None:
+    """`http.host` may be ::1."""
+    try:
+        server = Server(Health(), "::1", 0)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with urllib.request.urlopen(f"http://[::1]:{server.port}/healthz", timeout=5) as answer:
+        assert answer.status == 200
+    server.close()
 
 
 def test_how_a_running_graph_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -31,9 +31,11 @@ def probe(config: Kafka, context: ssl.SSLContext | None, deadline: float) -> Non
 
 
 def _look(config: Kafka, server: str, context: ssl.SSLContext | None, seconds: float) -> None:
-    host, _, port = server.rpartition(":")
-    host, port = (host.strip("[]"), port) if host else (port, "9092")
+    host, between, port = server.rpartition(":")
+    host, port = (host.strip("[]"), port) if between else (port, "9092")
     try:
+        if not host:
+            raise ValueError
         link = socket.create_connection((host, int(port)), seconds)
     except socket.gaierror as error:
         raise SourceError(f"kafka {server}: no such host ({error.strerror}); correct kafka.servers") from None

@@ -13,6 +13,8 @@ from stream.commands.simulate import simulate
 from stream.settings import sentence
 from stream.terminal import error
 
+INTERRUPTED = 130  # status after Ctrl-C
+
 app = typer.Typer(
     name="belated",
     no_args_is_help=True,
@@ -66,6 +68,10 @@ def main() -> None:
     """Runs the command; an expected error is one sentence, without a traceback."""
     try:
         app()
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            error("interrupted; a --store stands where its last commit was, and the same command goes on from there")
+        raise
     except ValidationError as found:
         for problem in found.errors():
             place = ".".join(map(str, problem["loc"]))

@@ -12,6 +12,7 @@ from command_line import belated
 from learner.names import DEFAULT, USUAL
 from strategies import DAY, HOUR, T0, lines
 from stream.commands import replays
+from stream.loop import Loop
 from test_loop import own
 
 EVENTS: list[dict[str, Any]] = sorted(
@@ -162,6 +163,22 @@ def test_what_comes_twice_is_of_its_kind_once(tmp_path: Path) -> None:
     found = belated("validate", tmp_path / "log.jsonl").stdout
     assert "120 conversions, 5 duplicates" in found
     assert "conversion purchase: 120\n" in found
+
+
+def test_interrupted_it_says_what_stands(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle: status 130, and what to do; the same command goes on."""
+    url, begun = f"sqlite:///{tmp_path}/s.db", Loop.run
+
+    def run(loop: Loop, *told: Any) -> None:
+        begun(loop, *told)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "run", run)
+        done = belated("replay", log, "--store", url)
+    assert done.returncode == 130
+    assert "the same command goes on from there" in done.stderr
+    assert belated("replay", log, "--store", url).returncode == 0
 
 
 def test_nothing_has_settled(log: Path) -> None:

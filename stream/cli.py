@@ -1,7 +1,9 @@
 """The command line: which commands there are. Each is a function in `stream.commands`."""
 
+import re
 from collections.abc import Callable
 from importlib.metadata import version
+from inspect import cleandoc
 from typing import Annotated
 
 import typer
@@ -41,12 +43,18 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     ),
 }
 
+
+def _flowing(about: str | None) -> str:
+    """A docstring whose paragraphs are as wide as the terminal; a line of a list, `name: ..`, begins anew."""
+    return re.sub(r"(?<!\n)\n(?!\n|\w+: )", " ", cleandoc(about or ""))
+
+
 for command in COMMANDS:
-    app.command()(command)
+    app.command(help=_flowing(command.__doc__))(command)
 for name, (about, verbs) in GROUPS.items():
     group = typer.Typer(no_args_is_help=True, help=about)
     for verb, command in verbs.items():
-        group.command(verb)(command)
+        group.command(verb, help=_flowing(command.__doc__))(command)
     app.add_typer(group, name=name)
 
 

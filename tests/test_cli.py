@@ -11,6 +11,7 @@ import pytest
 from command_line import belated
 from learner.names import DEFAULT, USUAL
 from strategies import DAY, HOUR, T0, lines
+from stream import cli
 from stream.commands import replays
 from stream.loop import Loop
 from test_loop import own
@@ -390,3 +391,8 @@ def test_an_id_cannot_move_the_cursor(tmp_path: Path) -> None:
     for name in ("A\x1b[31m", "zz"):
         done = belated("labels", "show", name, "--store", store)
         assert "\x1b[31m" not in done.stdout + done.stderr
+
+
+def test_help_flows() -> None:
+    """Lines of a paragraph are one, those of a list begin anew."""
+    assert cli._flowing("A b\n    c d.\n\n    one: e\n    f\n    two: g") == "A b c d.\n\none: e f\ntwo: g"

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def validate(
     ctx: typer.Context, log: options.Log, config: options.Config = None, strict: options.Strict = False
 ) -> None:
-    """What is wrong with my events? Reads a log and tells what is there, how late conversions come, what is refused and what will not match.
+    """What is wrong with my events? Reads a log and tells what is there, how late conversions come, what is refused and what
+    will not match.
 
     With --config it shows the first record of each topic before and after its mapping. Then it says what is missing for
     training. Ends with status 1 if any record is refused, or a file ends within one.

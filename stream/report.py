@@ -52,18 +52,21 @@ h2 { font-size: 1.25rem; margin: 2.6rem 0 .2rem }
 p { margin: .3rem 0 .8rem }
 .lead { font-size: 1.1rem }
 .quiet, dd { color: #57606a }
-.scroll { overflow-x: auto }
+.scroll { overflow-x: auto; width: min(96vw, 1560px); margin-left: 50%; transform: translateX(-50%) }
+.scroll table { margin: 0 auto }
+caption { text-align: left; color: #57606a; padding: .2rem .6rem }
+figure { margin: 0 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem }
 th, td { padding: .35rem .6rem; text-align: right; border-bottom: 1px solid #d8dee4; white-space: nowrap }
-th:first-child, td:first-child { text-align: left }
 th { color: #57606a; font-weight: 600 }
+th[scope=row] { text-align: left; color: inherit; font-weight: inherit; position: sticky; left: 0; background: #fff }
 .best { font-weight: 700; color: #0b6e4f }
 .dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .45em }
 .empty { padding: 1.2rem; background: #f6f8fa; color: #57606a; border-radius: 6px }
 dt { font-weight: 600 }
 .plotly-graph-div { max-width: 100% }
 dd { margin: 0 0 .5rem 0 }
-@media print { main { max-width: none } h2 { break-after: avoid } }
+@media print { main { max-width: none } h2 { break-after: avoid } .scroll { font-size: .55rem } }
 """
 
 
@@ -167,11 +170,12 @@ def _methods(result: Result) -> str:
     heads += compared
     heads += ["weight mean", "max", "clipped", "ESS", "looks", "digest"]
     rows = "".join(_method(result, name, best, compared) for name in methods)
-    head = "".join(f"<th>{head}</th>" for head in heads)
+    head = "".join(f'<th scope="col">{head}</th>' for head in heads)
+    name = "The methods side by side"
     return (
-        "<h2>The methods side by side</h2><p class='quiet'>All read the log once, together, from the same start "
-        f"weights. Best figures are bold.</p><div class='scroll'><table><thead><tr>{head}</tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>"
+        f'<h2>{name}</h2><div class="scroll" role="region" aria-label="{name}" tabindex="0"><table>'
+        "<caption>All read the log once, together, from the same start weights. Best figures are bold.</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -191,7 +195,8 @@ def _method(result: Result, name: str, best: dict[str, float], compared: list[st
     drawn = stroke(result, name)
     style = f"background:{drawn['color']}" if drawn["dash"] == "solid" else f"outline:2px dotted {drawn['color']}"
     dot = f'<span class="dot" style="{style}"></span>'
-    return f"<tr><td>{dot}{escape(name)}</td>{''.join(cells)}<td><code>{told['digest'][:12]}</code></td></tr>"
+    cells.append(f"<td><code>{told['digest'][:12]}</code></td>")
+    return f'<tr><th scope="row">{dot}{escape(name)}</th>{"".join(cells)}</tr>'
 
 
 def _section(place: int, chart: Any) -> str:
@@ -202,12 +207,16 @@ def _section(place: int, chart: Any) -> str:
         drawn = chart.figure.to_html(
             full_html=False, include_plotlyjs=False, div_id=f"chart-{place}", config=config, include_mathjax=False
         )
+        said = escape(f"Chart: {chart.title}. {chart.reading}")
+        drawn = f'<figure role="img" aria-label="{said}">{drawn}</figure>'
     return f'<h2>{escape(chart.title)}</h2><p class="quiet">{escape(chart.reading)}</p>{drawn}'
 
 
 def _events(result: Result) -> str:
     events = result.summary["events"]
-    rows = "".join(f"<tr><td>{name.replace('_', ' ')}</td><td>{times:,}</td></tr>" for name, times in events.items())
+    rows = "".join(
+        f'<tr><th scope="row">{name.replace("_", " ")}</th><td>{times:,}</td></tr>' for name, times in events.items()
+    )
     unknown = ", ".join(f"{name} ({times:,})" for name, times in result.summary["unknown_fields"].items())
     reasons = "".join(f"<li>{times:,}: {escape(reason)}</li>" for reason, times in result.reasons)
     parts = " + ".join(PARTS).replace("_", " ")

@@ -88,7 +88,7 @@ def test_what_was_read_is_the_sum_that_the_page_says(tmp_path: Path) -> None:
     log = {("events", 0): [*lines(shop(50, seed=2)), b"{"], ("foreign", 0): [b'{"name": "scroll"}'] * 3}
     text = page(backtest("log", ListSource(log), settings), tmp_path)
     said = re.search(r"Read = ([a-z +]+) \(forgotten", text)
-    rows = {name: int(n.replace(",", "")) for name, n in re.findall(r"<td>([a-z ]+)</td><td>([\d,]+)</td>", text)}
+    rows = {name: int(n.replace(",", "")) for name, n in re.findall(r">([a-z ]+)</th><td>([\d,]+)</td>", text)}
     assert said
     assert sum(rows[name] for name in said[1].split(" + ")) == rows["read"] > rows["ignored"] == 3
 
@@ -119,8 +119,8 @@ def test_what_could_be_gained_is_in_the_table(tmp_path: Path) -> None:
     settings = Settings(methods=("oracle", "pq"), window=2 * DAY, wait=5 * HOUR, pretrain=DAY)
     told = backtest("log", ListSource({("events", 0): lines(shop(1500, seed=1))}), settings)
     text = page(told, tmp_path)
-    assert "<th>log loss over oracle</th>" in text
-    assert "<th>PCOC to true p</th>" not in text
+    assert ">log loss over oracle</th>" in text
+    assert ">PCOC to true p</th>" not in text
 
 
 def test_drifts_are_told(tmp_path: Path) -> None:
@@ -134,3 +134,14 @@ def test_drifts_are_told(tmp_path: Path) -> None:
     assert abs(drift["hour"] * HOUR - change) < DAY
     assert drift["after"] > 2 * drift["before"]
     assert "<h2>Calibration drifted" in page(told, tmp_path)
+
+
+def test_who_cannot_see_is_told(full: Result, tmp_path: Path) -> None:
+    """Every chart has its title and how to read it in words; tables have heads for their rows and columns, and the wide one
+    is reached with the keyboard."""
+    text = page(full, tmp_path)
+    charts = re.findall(r'<figure role="img" aria-label="Chart: ([^"]+)">', text)
+    assert len(charts) == text.count('class="plotly-graph-div"') > 3
+    assert all(len(told) > 40 for told in charts)
+    assert text.count('<th scope="row">') >= len(full.summary["methods"])
+    assert 'role="region" aria-label="The methods side by side" tabindex="0"' in text

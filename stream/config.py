@@ -168,7 +168,6 @@ class Config(BaseSettings):
         extra="forbid",
         env_prefix=PREFIX,
         env_nested_delimiter=BETWEEN,
-        nested_model_default_partial_update=True,
     )
 
     kafka: Kafka = Kafka()

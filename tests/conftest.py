@@ -54,12 +54,12 @@ def kafka_script() -> Path:
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[str]:
-    """host:port of a broker: BELATED_KAFKA, else one that is started for the session."""
-    if running := os.environ.get("BELATED_KAFKA"):
+    """host:port of a broker: BELATED_BROKER, else one that is started for the session."""
+    if running := os.environ.get("BELATED_BROKER"):
         yield running
         return
     if not os.environ.get("BELATED_KAFKA_SCRIPT"):
-        pytest.skip("needs a broker: set BELATED_KAFKA=host:port, or BELATED_KAFKA_SCRIPT to a script that starts one")
+        pytest.skip("needs a broker: set BELATED_BROKER=host:port, or BELATED_KAFKA_SCRIPT to a script that starts one")
     broker = Broker(request.getfixturevalue("kafka_script"), tmp_path_factory.mktemp("kafka"))
     broker.start()
     yield broker.server

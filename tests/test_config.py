@@ -8,10 +8,14 @@ import pytest
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
+from command_line import belated
+from learner.names import USUAL
+from strategies import DAY, HOUR, lines
 from stream.cli import app
 from stream.commands.config import template
 from stream.config import Config, ConfigError, Http, Kafka, Log, Store, load
 from stream.settings import Settings
+from test_refresh import shop as graph_shop
 
 SECTIONS: dict[str, type[BaseModel]] = {"kafka": Kafka, "store": Store, "learner": Settings, "http": Http, "log": Log}
 RUN = CliRunner()
@@ -130,6 +134,21 @@ def test_a_file_is_read_whole(tmp_path: Path) -> None:
     assert (done.exit_code, "no version yet" in done.stdout) == (0, True), done.output
     done = RUN.invoke(app, ["replay", str(log), "-c", str(file)])
     assert (done.exit_code, "learner.pretrain belongs to backtests" in done.output) == (2, True)
+
+
+def test_what_a_file_does_not_say_is_as_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file with a window alone: a backtest compares its usual methods, an evaluation learns versions; file and environment
+    are merged key by key."""
+    log, file = tmp_path / "log.jsonl", tmp_path / "belated.toml"
+    log.write_bytes(b"\n".join(lines(graph_shop(users=20))) + b"\n")
+    file.write_text('[learner]\nwindow = "2d"\nwait = "5h"\n')
+    done = belated("backtest", log, "-c", file)
+    assert [name for name in USUAL if f" {name} " not in done.stdout] == [], done
+    assert "version 1: learning from" in belated("graph", "evaluate", log, "-c", file).stderr
+    monkeypatch.setenv("BELATED_LEARNER__WAIT", "7h")
+    learner = load(file).learner
+    assert learner.model_fields_set == {"window", "wait"}
+    assert (learner.window, learner.wait) == (2 * DAY, 7 * HOUR)
 
 
 @pytest.mark.parametrize(

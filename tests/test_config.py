@@ -173,6 +173,13 @@ def test_what_is_wrong_in_the_environment_is_a_sentence(
     assert "topsecret" not in str(told.value)
 
 
+def test_a_service_of_kubernetes_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It puts variables of its own into the environment of every container."""
+    monkeypatch.setenv("BELATED_HTTP_PORT", "tcp://10.96.0.7:8080")
+    monkeypatch.setenv("BELATED_HTTP_PORT_8080_TCP_ADDR", "10.96.0.7")
+    assert load(None).http.port == 8080
+
+
 def test_a_bare_number_is_no_duration(tmp_path: Path) -> None:
     """In a file, where it would be milliseconds: the key, the value and how to write it. 0 needs no unit."""
     file = tmp_path / "belated.toml"

@@ -1,6 +1,7 @@
 """The charts of the report, one function each; every one says in a sentence what it shows.
 
-Colours are those of Okabe and Ito, told apart by colour-blind eyes, one for each method throughout the page.
+Colours are those of Okabe and Ito, told apart by colour-blind eyes, the two lightest darkened to stand out from white; each
+method has one, and a mark of its own, throughout the page.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,8 @@ from learner.names import ORACLES
 from stream.backtest import Result
 from stream.settings import spell
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#8C6D1F")
+COLOURS = ("#0072B2", "#B87A00", "#009E73", "#CC79A7", "#D55E00", "#3A9AD9", "#000000", "#8C6D1F")
+MARKS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star", "hexagon")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 HOUR = 3_600_000
 POINTS = 60  # of a line over time, at most
@@ -33,6 +35,13 @@ def stroke(result: Result, name: str) -> dict[str, str]:
     """How the lines of a method are drawn: one colour for each, and beyond those another dash."""
     round_, n = divmod(list(result.summary["methods"]).index(name), len(COLOURS))
     return {"color": COLOURS[n], "dash": DASHES[round_ % len(DASHES)]}
+
+
+def drawn_as(result: Result, name: str) -> dict[str, Any]:
+    """A method's line, with marks for who does not see its colour."""
+    symbol = MARKS[list(result.summary["methods"]).index(name) % len(MARKS)]
+    marker = {"symbol": symbol, "size": 7}
+    return {"name": name, "mode": "lines+markers", "line": stroke(result, name), "marker": marker}
 
 
 def _spans(result: Result) -> tuple[int, dict[str, Any]] | None:
@@ -65,8 +74,7 @@ def over_time(result: Result) -> Chart:
     figure = blank("shown", "settled log loss")
     for name, (x, sums) in drawn.items():
         text = [f"{n:,.0f} rows" for n in sums[:, 0]]
-        line = {"name": name, "text": text, "mode": "lines+markers", "line": stroke(result, name)}
-        figure.add_scatter(x=x, y=sums[:, 3] / sums[:, 0], **line)
+        figure.add_scatter(x=x, y=sums[:, 3] / sums[:, 0], text=text, **drawn_as(result, name))
     losses = {n: told["settled"]["log_loss"] or 9 for n, told in result.summary["methods"].items() if n not in ORACLES}
     best = min(losses, key=lambda name: losses[name])
     return Chart(
@@ -107,7 +115,7 @@ def calibration(result: Result) -> Chart:
         seen += [value for p, y, _ in kept for value in (p, y)]
         text = [f"{n:,} rows" for _, _, n in kept]
         xs, ys = [p for p, _, _ in kept], [y for _, y, _ in kept]
-        figure.add_scatter(x=xs, y=ys, name=name, text=text, mode="lines+markers", line=stroke(result, name))
+        figure.add_scatter(x=xs, y=ys, text=text, **drawn_as(result, name))
     if not seen:
         return Chart("Calibration", reading, None)
     _diagonal(figure, min(seen), max(seen))
@@ -187,7 +195,7 @@ def weights(result: Result) -> Chart:
         seen += [value for _, w, y in groups for value in (w, y)]
         text = [f"{n:,} rows" for n, _, _ in groups]
         xs, ys = [w for _, w, _ in groups], [y for _, _, y in groups]
-        figure.add_scatter(x=xs, y=ys, name=name, text=text, mode="lines+markers", line=stroke(result, name))
+        figure.add_scatter(x=xs, y=ys, text=text, **drawn_as(result, name))
     if not seen:
         return Chart("Were the weights right?", reading, None)
     _diagonal(figure, min(seen), max(seen))

@@ -168,7 +168,9 @@ def _discover(path: Path) -> dict[Partition, Path]:
     if path.is_file():
         name, _, ending = path.name.partition(".")
         if not f".{ending}".endswith(tuple(f".{known}" for known in ENDINGS)):
-            raise SourceError(f"{path}: a log is .jsonl (.gz, .zst), one event a line; give such a file")
+            raise SourceError(
+                f"{path}: a log is .jsonl (.gz, .zst), one event a line; docs/mapping.md makes one of a CSV"
+            )
         return {Partition(name, 0): path}
     if not path.is_dir():
         raise SourceError(f"{path}: there is no such log; give a folder topic/partition.jsonl or one .jsonl file")

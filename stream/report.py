@@ -66,7 +66,12 @@ th[scope=row] { text-align: left; color: inherit; font-weight: inherit; position
 dt { font-weight: 600 }
 .plotly-graph-div { max-width: 100% }
 dd { margin: 0 0 .5rem 0 }
-@media print { main { max-width: none } h2 { break-after: avoid } .scroll { font-size: .55rem } }
+@media print {
+  main { max-width: none; padding: 0 }
+  section, tr { break-inside: avoid }
+  .scroll { overflow: visible; width: auto; margin: 0; transform: none }
+  th, td { white-space: normal; padding: .15rem .25rem; font-size: .5rem }
+}
 """
 
 
@@ -208,8 +213,9 @@ def _section(place: int, chart: Any) -> str:
             full_html=False, include_plotlyjs=False, div_id=f"chart-{place}", config=config, include_mathjax=False
         )
         said = escape(f"Chart: {chart.title}. {chart.reading}")
-        drawn = f'<figure role="img" aria-label="{said}">{drawn}</figure>'
-    return f'<h2>{escape(chart.title)}</h2><p class="quiet">{escape(chart.reading)}</p>{drawn}'
+        drawn = f'<figure role="img" aria-label="{said}">{drawn}</figure><noscript>Charts need JavaScript.</noscript>'
+    head = f'<h2>{escape(chart.title)}</h2><p class="quiet">{escape(chart.reading)}</p>'
+    return f"<section>{head}{drawn}</section>"
 
 
 def _events(result: Result) -> str:

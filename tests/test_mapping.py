@@ -1,6 +1,10 @@
 """Somebody's own JSON becomes events: what is read where, what is refused and how it is told. Nothing ever breaks it."""
 
 import json
+import re
+import subprocess
+import sys
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from command_line import belated
 from labelstore.events import Adjustment, Conversion, Event, Impression, Signal
 from labelstore.store import LabelStore
 from labelstore.traces import Traces
@@ -282,9 +287,29 @@ def test_a_user_with_a_number_is_erased_from_what_could_not_be_read() -> None:
 
 def test_the_example_of_the_page_is_a_mapping() -> None:
     """What docs/mapping.md shows can be used as it stands."""
-    page = (Path(__file__).parent.parent / "docs" / "mapping.md").read_text()
+    page = (Path(__file__).parent.parent / "docs" / "mapping.md").read_text().partition("## A CSV")[0]
     code = "\n".join(line[4:] for line in page.splitlines() if line.startswith("    ") and "belated" not in line)
     assert {name: Topic(**told) for name, told in tomllib.loads(code)["mapping"].items()}.keys() == {
         "ad-views",
         "shop-events",
     }
+
+
+def test_a_csv_becomes_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script of docs/mapping.md, as it stands there: semicolons, decimal commas, empty fields, a dot in a name."""
+    text = (Path(__file__).parent.parent / "docs" / "mapping.md").read_text(encoding="utf-8")
+    script = textwrap.dedent(re.search(r"(    import csv.*?\n)\n(?! )", text, re.S)[1])  # type: ignore[index]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shop.csv").write_text("\ufeffNr.;Zeit;Preis\na1;1700000000;23,70\na2;1700000060;\n", encoding="utf-8")
+    subprocess.run([sys.executable, "-c", script], check=True)
+    settings = """
+        [mapping.shop]
+        type = "impression"
+        impression_id = '["Nr."]'
+        at = { path = "Zeit", unit = "s" }
+        features = { price = "Preis" }
+    """
+    (tmp_path / "belated.toml").write_text(textwrap.dedent(settings))
+    done = belated("validate", "log", "-c", "belated.toml")
+    assert '"features":{"price":23.7}' in done.stdout
+    assert "2 impressions" in done.stdout

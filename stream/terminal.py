@@ -44,6 +44,12 @@ def number(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
 
 
+def counted(times: int, name: str) -> str:
+    """As a person writes it: `1 signal`, `2 dead letters`."""
+    words = name.replace("_", " ")
+    return f"{times:,} {words.removesuffix('s') if times == 1 else words}"
+
+
 def grid() -> Table:
     """A table without columns yet, as every command shows one."""
     return Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))

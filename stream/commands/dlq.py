@@ -12,7 +12,7 @@ from labelstore.address import shown
 from labelstore.ledger import DEAD_LETTER_BYTES
 from labelstore.letters import Alike, Count, Letter, Place, Summary
 from stream.commands import options
-from stream.terminal import fail, grid, out, plain, when
+from stream.terminal import counted, fail, grid, out, plain, when
 
 PLACE = "topic/partition@offset, such as events/0@17"
 REASONS = LISTED = 20  # told one by one
@@ -124,7 +124,7 @@ def _tell_list(found: list[Summary], counts: list[Count], reason: str | None) ->
         table.add_row(*(Text(plain(cell)) for cell in (str(row.place), time, size, again, row.reason)))
     if found:
         out.print(table)
-    out.print(f"{total:,} dead letters, {len(found):,} of them listed; {retried:,} were retried")
+    out.print(f"{counted(total, 'dead_letters')}, {len(found):,} of them listed; {retried:,} were retried")
     for count in counts[:REASONS]:
         out.print(plain(f"  {count.letters:,}: {count.reason}"), markup=False, highlight=False)
     if len(counts) > REASONS:

@@ -12,7 +12,7 @@ from stream.codec import DeadLetter
 from stream.commands import configured, options
 from stream.foreign import Ignored
 from stream.settings import Settings, spell
-from stream.terminal import out, plain, progress, warn, when
+from stream.terminal import counted, out, plain, progress, warn, when
 
 if TYPE_CHECKING:
     from stream.files import FileSource
@@ -145,12 +145,6 @@ def findings(told: Findings) -> None:
         out.print(
             "the log has more ids than are remembered: duplicates and references were looked for in its first part"
         )
-
-
-def counted(times: int, name: str) -> str:
-    """As a person writes it: `1 signal`, `2 dead letters`."""
-    words = name.replace("_", " ")
-    return f"{times:,} {words.removesuffix('s') if times == 1 else words}"
 
 
 def source_of(log: Path, mapping: Collection[str] = ()) -> "FileSource":

@@ -6,7 +6,8 @@ from typing import Any
 from rich.measure import Measurement
 from rich.table import Table
 
-from stream.terminal import grid, number, out, when
+from stream.progress import PARTS
+from stream.terminal import counted, grid, number, out, when
 
 HOUR = 3_600_000
 
@@ -103,12 +104,8 @@ def _read(summary: Mapping[str, Any], any_method: Mapping[str, Any]) -> None:
     )
     if said := _nothing(events, settled, f"`belated validate {summary['log']}`"):
         out.print(said, style="yellow", highlight=False, markup=False, soft_wrap=True)
-    parts = (
-        "impressions", "signals", "conversions", "adjustments", "items", "dead_letters", "ignored", "duplicates",
-        "forgotten",
-    )  # fmt: skip
-    counted = ", ".join(f"{events[name]:,} {name.replace('_', ' ')}" for name in parts if events[name])
-    out.print(f"read: {events['read']:,} records = {counted or 'nothing'}")
+    told = ", ".join(counted(events[name], name) for name in PARTS if events[name])
+    out.print(f"read: {events['read']:,} records = {told or 'nothing'}")
     out.print(f"among them: {events['late']:,} late, {events['past_window']:,} past the attribution window")
     if summary["unknown_fields"]:
         fields = ", ".join(f"{name} ({times:,})" for name, times in list(summary["unknown_fields"].items())[:8])

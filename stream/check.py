@@ -1,5 +1,6 @@
 """What is wrong with my events? A log read once, without a store: what is there, what is refused, what will not match."""
 
+import re
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
@@ -15,6 +16,8 @@ from stream.sources import Partition, Record, Source
 from stream.watermark import Watermark
 
 EXAMPLES = 3  # dead letters shown for each reason
+DECIMAL = re.compile(r"[+-]?\d+[.,]\d+")
+NAMES = 1000  # of features that are looked at
 REMEMBERED = 2_000_000  # ids; beyond, duplicates and references are not looked for, and the check says so
 
 
@@ -25,7 +28,8 @@ class Findings(NamedTuple):
     ``lost``: references to impressions the log has not. ``delays``: of conversions by kind, ascending, ms after the
     impression they name, or the last of their user and item; below 0 before it. ``complete``: False where the log has more
     ids than are remembered. ``ignored``: records no mapping names. ``first``: topic -> its first record, and what was made
-    of it. ``shape``: impressions without ``features``, with ``touch`` (user and item)."""
+    of it. ``shape``: impressions without ``features``, with ``touch`` (user and item). ``decimals``: features of impressions
+    that are texts and read as decimals, by name."""
 
     counts: Counter[str]
     reasons: dict[str, list[tuple[str, int, int]]]
@@ -40,6 +44,7 @@ class Findings(NamedTuple):
     ignored: Counter[str]
     first: dict[str, tuple[Record, Event | Ignored | DeadLetter]]
     shape: Counter[str]
+    decimals: Counter[str]
 
 
 def check(
@@ -69,6 +74,7 @@ class _Reader:
         self.codec = Codec(strict, mapping)
         self.first: dict[str, tuple[Record, Event | Ignored | DeadLetter]] = {}
         self._shape: Counter[str] = Counter()
+        self._decimals: Counter[str] = Counter()
         self.read = 0
         self._clocks = Watermark(source.partitions(), 0)
         self._counts: Counter[str] = Counter()
@@ -121,6 +127,10 @@ class _Reader:
     def _refer(self, event: Event) -> None:
         if isinstance(event, Impression):
             self._shape["features"] += not event.features
+            for name, value in event.features.items():
+                known = name in self._decimals or len(self._decimals) < NAMES
+                if isinstance(value, str) and known and DECIMAL.fullmatch(value):
+                    self._decimals[name] += 1
             self._shown[event.impression_id] = event.at
             if event.user_id and event.item_id:
                 self._shape["touch"] += 1
@@ -147,6 +157,7 @@ class _Reader:
         return Findings(
             self._counts, self._reasons, self._refused, self.codec.unknown, self._kinds, self._lateness, span,
             lost, self._delays(), self._complete, self.codec.ignored, self.first, self._shape,
+            self._decimals,
         )  # fmt: skip
 
     def _delays(self) -> dict[str, list[int]]:

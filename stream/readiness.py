@@ -29,6 +29,12 @@ def missing(found: Findings, target: str, window: int) -> Iterator[str]:
         yield "no impression has features: all get the same score; send what was known when they were shown"
     elif found.shape["features"] * 2 > shown:
         yield f"{found.shape['features']:,} of {shown:,} impressions have no features; those all get the same score"
+    for name, times in sorted(found.decimals.items()):
+        if times * 2 > shown:
+            yield (
+                f"feature {name}: text that reads as a number in {times:,} of {shown:,} impressions, so each value is a "
+                "word of its own; send numbers as numbers"
+            )
     yield from _matches(found)
 
 

@@ -158,6 +158,23 @@ def test_validate_tells_how_late_conversions_come(tmp_path: Path) -> None:
     assert "2 of 10 conversions purchase come past the window of 7d, and count for nothing; window = 9d" in narrower
 
 
+def test_numbers_that_are_texts_are_told(tmp_path: Path) -> None:
+    """A price in quotes would be a word of its own; a number of an article is one, and is not told."""
+    shown = [
+        {
+            "type": "impression",
+            "impression_id": f"i{n}",
+            "at": T0 + n,
+            "features": {"price": f"{n},50", "article": f"{n}"},
+        }
+        for n in range(9)
+    ]
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join(lines(shown)) + b"\n")
+    said = belated("validate", tmp_path / "log.jsonl").stdout
+    assert "feature price: text that reads as a number in 9 of 9 impressions" in said
+    assert "feature article" not in said
+
+
 def test_what_comes_twice_is_of_its_kind_once(tmp_path: Path) -> None:
     """The lines by kind add up to what was found."""
     (tmp_path / "log.jsonl").write_bytes(b"\n".join([*lines(EVENTS), *lines(EVENTS)[-5:]]) + b"\n")

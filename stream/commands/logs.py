@@ -43,7 +43,7 @@ def validate(
     for place, why in source.left.items():
         warn(f"{source.file(place)}: {why}: what is there of it was not looked at")
     for lack in missing(found, asked["target"], asked["window"]):
-        out.print(f"for training: {lack}", markup=False, style="yellow", highlight=False)
+        out.print(f"for training: {plain(lack)}", markup=False, style="yellow", highlight=False)
     if found.counts["dead_letters"] or source.left:
         raise typer.Exit(1)
 

@@ -6,8 +6,8 @@ Each is looked for among all products that its source was not yet linked to, bes
     walk         three steps, A D_in^-1 A^T D_out^-1 A: who is bought by those who bought what else leads there
 
 over the edges that the version was learned from, with their weights of then: those of now know what has come since. A
-target that nothing led to before is cold, and counted apart. Direction: whether a new one-way edge scores above its
-reversal.
+target that nothing led to before is cold, and counted apart. A source that the version does not know is told what is bought
+most, as `belated related` tells it. Direction: whether a new one-way edge scores above its reversal.
 """
 
 from typing import NamedTuple

@@ -28,11 +28,15 @@ def rows_of(known: Sequence[str], ids: Sequence[str]) -> Tensor:
 
 
 def renumbered(bundle: Bundle, ids: Sequence[str]) -> Embeddings:
-    """The places of a bundle for these products; those it does not know neither ask nor answer."""
+    """The places of a bundle for these products; those it does not know neither ask nor answer.
+
+    The row of what does not ask is zero: rel is then the bias of the target, what is bought most whatever came before.
+    """
     which = rows_of(bundle.ids, ids)
     known = which >= 0
     rows = [value[which.clamp(min=0)] for value in bundle.embeddings]
-    return Embeddings(*(value * (known[:, None] if value.dim() > 1 else known) for value in rows))
+    found = Embeddings(*(value * (known[:, None] if value.dim() > 1 else known) for value in rows))
+    return found._replace(source=found.source * found.asks[:, None], source_bias=found.source_bias * found.asks)
 
 
 def edges_of(bundle: Bundle, ids: Sequence[str]) -> Edges | None:

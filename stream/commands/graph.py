@@ -68,7 +68,8 @@ def status(store: options.StoreThere, checkpoints: options.Checkpoints = None, j
 
     newest hits: share of the newest edges whose target it has among the first ten, and of them the version before (it has
     learned from them, unlike the versions of `belated graph evaluate`). residual and overlap: how far products that both
-    know have moved after the turn, and how many of their first ten stayed.
+    know have moved after the turn, and how many of their first ten stayed. settings and shift (of cold products) were chosen
+    when there were `chosen at` edges; popularity is what the log of an in-degree adds to rel (docs/graph.md).
 
     Example: belated graph status --store sqlite:///belated.db
     """

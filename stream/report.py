@@ -8,6 +8,7 @@ from typing import Any
 from labelstore.refusals import BelatedError
 from learner.names import ORACLES
 from stream.backtest import Result
+from stream.comparison import behind
 from stream.progress import PARTS
 from stream.settings import spell
 from stream.terminal import number, when
@@ -16,13 +17,18 @@ TERMS = {
     "settled": "the attribution window has closed; the label is final",
     "tentative": "also rows whose label may still change, with what is known so far",
     "log loss": "minus the logarithm of the probability given to what happened; lower is better",
+    "above best": "log loss less that of the best, with the 95 % interval of the difference; 0 inside it: a tie",
+    "tentative log loss, final": "with the labels known so far; the share of rows whose label is final",
     "NE": "log loss over that of always saying the base rate; below 1 something was learned",
     "AUC": "how often a converting row scores above one that does not; one half is chance",
+    "PR-AUC": "mean share converted among the rows that score highest, over all depths; the base rate is chance",
     "PCOC": "mean score over share converted; 1 is calibrated, above 1 says too much",
     "RI": "(method - pretrained) / (oracle - pretrained): 0 is no better than the pre-training, 1 as good as oracle",
     "oracle": "learns every final label at once, which only a backtest can know",
     "ECE": "mean distance between score and share converted, by groups of score",
     "importance weight": "what a row counts for, given that its label may still change",
+    "clipped, looks": "share of weights whose estimate was clipped; how many looks at rows were learned from, in all",
+    "digest": "a number of all learned weights: two runs with the same one have learned the same to the last bit",
     "ESS": "effective sample size, (sum w)² / sum w², as a share of the rows; 1 is best",
 }
 GRAPH_TERMS = {
@@ -170,7 +176,8 @@ def _methods(result: Result) -> str:
         values = [told["settled"][figure] for told in methods.values() if told["settled"][figure] is not None]
         if values:
             best[figure] = better(values) if better else min(values, key=lambda value: abs(value - 1))
-    heads = ["method", "rows", "converted", *(name for name, _ in FIGURES.values()), "tentative log loss", "final"]
+    loss, *others = (name for name, _ in FIGURES.values())
+    heads = ["method", "rows", "converted", loss, "above best, 1e-4", *others, "tentative log loss", "final"]
     compared = [name for name, show in AGAINST.items() if any(show(told) is not None for told in methods.values())]
     heads += compared
     heads += ["weight mean", "max", "clipped", "ESS", "looks", "digest"]
@@ -193,6 +200,8 @@ def _method(result: Result, name: str, best: dict[str, float], compared: list[st
     for figure in FIGURES:
         mark = ' class="best"' if settled[figure] is not None and settled[figure] == best[figure] else ""
         cells.append(f"<td{mark}>{number(settled[figure], 5 if figure == 'log_loss' else 4)}</td>")
+        if figure == "log_loss":
+            cells.append(f"<td>{behind(told) or '-'}</td>")
     more = [told["tentative"]["log_loss"], told["tentative"]["share_final"]]
     more += [AGAINST[name](told) for name in compared]
     more += [weights["mean"], weights["max"], weights["clipped_share"], weights["ess_share"], told["looks"]]

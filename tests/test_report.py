@@ -11,6 +11,7 @@ from learner.names import LIVE
 from strategies import DAY, HOUR, T0, lines
 from stream.backtest import Result, backtest
 from stream.charts import stroke
+from stream.comparison import behind
 from stream.mapping import Topic
 from stream.settings import Settings
 from stream.sources import ListSource
@@ -71,6 +72,7 @@ def test_the_table_says_what_the_json_says(full: Result, tmp_path: Path) -> None
         assert f"{told['settled']['log_loss']:.5f}" in text
         assert f"{told['settled']['auc']:.4f}" in text
         assert told["digest"][:12] in text
+        assert f"<td>{behind(told) or '-'}</td>" in text
 
 
 @pytest.mark.parametrize("events", [[], shop(30, seed=3, days=0.2)])

@@ -6,6 +6,7 @@ from typing import Any
 from rich.measure import Measurement
 from rich.table import Table
 
+from stream.comparison import behind
 from stream.progress import PARTS
 from stream.terminal import counted, grid, number, out, when
 
@@ -55,14 +56,6 @@ def _settled(figure: str, digits: int = 4) -> Callable[[Mapping[str, Any]], str]
     return lambda told: number(told["settled"][figure], digits)
 
 
-def _behind(told: Mapping[str, Any]) -> str:
-    """Log loss above that of the best, in 1e-4, with the 95 % interval."""
-    if not told["behind_best"]:
-        return ""
-    interval = [f"{bound * 1e4:+.1f}" for bound in told["interval"]["behind_best"] or ()]
-    return f"{told['behind_best'] * 1e4:+.1f}" + (f" [{', '.join(interval)}]" if interval else "")
-
-
 def _part(part: str, figure: str, digits: int, scale: float = 1.0) -> Callable[[Mapping[str, Any]], str]:
     def show(told: Mapping[str, Any]) -> str:
         value: float | None = (told.get(part) or {}).get(figure)
@@ -73,7 +66,7 @@ def _part(part: str, figure: str, digits: int, scale: float = 1.0) -> Callable[[
 
 COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "log loss": _settled("log_loss", 5),
-    "above best, 1e-4": _behind,
+    "above best, 1e-4": behind,
     "RI": _part("ri", "log_loss", 2),
     "AUC": _settled("auc"),
     "RI AUC": _part("ri", "auc", 2),

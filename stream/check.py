@@ -87,7 +87,7 @@ class _Reader:
         self._shown: dict[str, int] = {}
         self._touched: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
         self._touching: Counter[tuple[str, str, str]] = Counter()
-        self._converted: list[Conversion] = []
+        self._converted: list[tuple[str, int, str | None, tuple[str, str]]] = []  # kind, at, what it names, its touch
         self._lateness = 0
         self._first = self._last = 0
         self._complete = True
@@ -138,12 +138,13 @@ class _Reader:
         elif isinstance(event, Adjustment):
             self._named[(Conversion, event.conversion_id, "adjustment")] += 1
         elif isinstance(event, (Signal, Conversion)):
+            touch = (event.user_id or "", event.item_id or "")
             if isinstance(event, Conversion):
-                self._converted.append(event)
+                self._converted.append((event.kind, event.at, event.impression_id, touch))
             if event.impression_id:
                 self._named[(Impression, event.impression_id, f"{event.type} {event.kind}")] += 1
             else:
-                self._touching[(event.user_id or "", event.item_id or "", f"{event.type} {event.kind}")] += 1
+                self._touching[(*touch, f"{event.type} {event.kind}")] += 1
 
     def findings(self) -> Findings:
         lost: Counter[str] = Counter()
@@ -164,12 +165,8 @@ class _Reader:
         delays: dict[str, list[int]] = {}
         for shown in self._touched.values():
             shown.sort()
-        for event in self._converted:
-            if event.impression_id:
-                at = self._shown.get(event.impression_id)
-            else:
-                times = self._touched.get((event.user_id or "", event.item_id or ""), [])
-                at = times[max(0, bisect_right(times, event.at) - 1)] if times else None
-            if at is not None:
-                delays.setdefault(event.kind, []).append(event.at - at)
+        for kind, at, named, touch in self._converted:
+            times = [self._shown[named]] if named in self._shown else [] if named else self._touched.get(touch, [])
+            if times:
+                delays.setdefault(kind, []).append(at - times[max(0, bisect_right(times, at) - 1)])
         return {kind: sorted(found) for kind, found in delays.items()}

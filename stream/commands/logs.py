@@ -119,7 +119,8 @@ def findings(told: Findings) -> None:
         out.print(
             f"  {kind}: {times:,}" + (f", {lost:,} without their impression in this log" if lost else ""), markup=False
         )
-        if kind.startswith("conversion ") and (delays := told.delays.get(kind.partition(" ")[2])):
+        delays = [ms for ms in told.delays.get(kind.removeprefix("conversion "), ()) if ms >= 0]
+        if kind.startswith("conversion ") and delays:
             half, most, longest = (rounded(delays[int(share * (len(delays) - 1))]) for share in (0.5, 0.9, 1))
             out.print(
                 f"    half of them within {half} of their impression, nine tenths within {most}, all within {longest}"

@@ -111,11 +111,3 @@ def _improvement(
         ahead = None not in (mine, start, end) and (end > start if metric == "auc" else end < start)
         found[metric] = (mine - start) / (end - start) + 0.0 if ahead else None  # 0.0 - 0.0 / -1 is -0.0
     return found
-
-
-def behind(told: Mapping[str, Any]) -> str:
-    """Log loss above that of the best, in 1e-4, with the 95 % interval."""
-    if not told["behind_best"]:
-        return ""
-    interval = [f"{bound * 1e4:+.1f}" for bound in told["interval"]["behind_best"] or ()]
-    return f"{told['behind_best'] * 1e4:+.1f}" + (f" [{', '.join(interval)}]" if interval else "")

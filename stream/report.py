@@ -8,10 +8,9 @@ from typing import Any
 from labelstore.refusals import BelatedError
 from learner.names import ORACLES
 from stream.backtest import Result
-from stream.comparison import behind
 from stream.progress import PARTS
 from stream.settings import spell
-from stream.terminal import number, when
+from stream.terminal import behind, number, when
 
 TERMS = {
     "settled": "the attribution window has closed; the label is final",

@@ -1,9 +1,9 @@
 """What a person sees in a terminal, whatever the command: a progress bar with a rate, event times, figures, errors."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -42,6 +42,14 @@ def when(ms: int) -> str:
 def number(value: float | None, digits: int = 4) -> str:
     """A figure, or a dash."""
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+
+
+def behind(told: Mapping[str, Any]) -> str:
+    """Log loss above that of the best, in 1e-4, with the 95 % interval."""
+    if not told["behind_best"]:
+        return ""
+    interval = [f"{bound * 1e4:+.1f}" for bound in told["interval"]["behind_best"] or ()]
+    return f"{told['behind_best'] * 1e4:+.1f}" + (f" [{', '.join(interval)}]" if interval else "")
 
 
 def counted(times: int, name: str) -> str:

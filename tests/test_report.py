@@ -11,10 +11,10 @@ from learner.names import LIVE
 from strategies import DAY, HOUR, T0, lines
 from stream.backtest import Result, backtest
 from stream.charts import stroke
-from stream.comparison import behind
 from stream.mapping import Topic
 from stream.settings import Settings
 from stream.sources import ListSource
+from stream.terminal import behind
 from test_loop import shop
 
 pytest.importorskip("plotly", reason="needs the extra `report`: pip install 'belated[report]'")

@@ -6,9 +6,8 @@ from typing import Any
 from rich.measure import Measurement
 from rich.table import Table
 
-from stream.comparison import behind
 from stream.progress import PARTS
-from stream.terminal import counted, grid, number, out, when
+from stream.terminal import behind, counted, grid, number, out, when
 
 HOUR = 3_600_000
 

@@ -19,7 +19,7 @@ from learner.graph.edges import Edges, degrees, edges, linked, propagate
 from learner.graph.evaluation import BUCKETS, Scores, area, of_pairs, ranks, scores_of
 from stream.bundle import Bundle
 from stream.snapshot import Snapshot
-from stream.succession import edges_of, new_since, renumbered
+from stream.succession import edges_of, new_since, renumbered, thinned
 
 TOP = 10
 MOST = 20_000  # edges, evenly spaced, that tell
@@ -65,7 +65,7 @@ def interval(before: Bundle, taken: Snapshot) -> Interval | None:
     if not test.shape[1]:
         return None
     everything = edges(len(taken.ids), taken.bought, taken.weight)
-    test = test[:, :: -(-test.shape[1] // MOST)]
+    test = thinned(test, MOST)
     cold = (old.in_ptr.diff() == 0)[test[1]]
     known = (old.ptr.diff() > 0) | (old.in_ptr.diff() > 0)
     one_way = known[test].all(0) & ~linked(everything, *test.flip(0)) & ~linked(old, *test.flip(0))

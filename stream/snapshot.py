@@ -155,13 +155,14 @@ def learn(told: Snapshot, before: Bundle | None) -> Bundle:
     if features is not None:
         said = None if tables is None else dual.said(tables, features)
         every = placed(places, features, said, shift=metrics["shift"])
-    out, into = degrees(edges)
-    metrics["popularity"] = popularity(before, told.ids, told.bought, told.since)
-    every = raised(every, into, metrics["popularity"])
-    places = every._replace(asks=places.asks, answers=places.answers)  # cold ones turn with the others and do not count
-    space, past = told.number, None
+    space, past, metrics["popularity"] = told.number, None, 0.0
     if before is not None:
         past = renumbered(before, told.ids)
+        metrics["popularity"] = popularity(before, past, told.ids, told.bought, told.since)
+    out, into = degrees(edges)
+    every = raised(every, into, metrics["popularity"])
+    places = every._replace(asks=places.asks, answers=places.answers)  # cold ones turn with the others and do not count
+    if before is not None and past is not None:
         places, space, figures = in_space(places, past, before.space, told.number)
         metrics |= figures
     metrics |= _check(places, past, edges, told.since)

@@ -56,18 +56,25 @@ def new_since(bundle: Bundle, old: Edges, bought: Tensor, since: Tensor) -> Tens
     return bought[:, (since > bundle.until) & ~linked(old, *bought)]
 
 
-def popularity(before: Bundle | None, ids: Sequence[str], bought: Tensor, since: Tensor) -> float:
-    """The ratio of `learner.graph.popularity` for the version of these edges: 0 of the first, as before if nothing tells."""
-    ratio = before.metrics.get("popularity", 0.0) if before is not None else 0.0
-    old = edges_of(before, ids) if before is not None else None
-    if before is None or old is None or not len(old.source):
-        return float(ratio)
-    places, into = renumbered(before, ids), degrees(old)[1]
-    later = new_since(before, old, bought, since)
+def popularity(before: Bundle, places: Embeddings, ids: Sequence[str], bought: Tensor, since: Tensor) -> float:
+    """The ratio of `learner.graph.popularity` for the version of these edges; as it was where nothing tells.
+
+    ``places``: those of the version before, `renumbered` for ``ids``.
+    """
+    ratio: float = before.metrics.get("popularity", 0.0)  # of a time when it was not weighed
+    old = edges_of(before, ids)
+    if old is None:
+        return ratio
+    into, later = degrees(old)[1], new_since(before, old, bought, since)
     later = later[:, places.asks[later[0]] & (into > 0)[later[1]]]
     if not later.shape[1]:
-        return float(ratio)
-    return ratio_of(raised(places, into, -ratio), old, later[:, :: -(-later.shape[1] // TOLD)])
+        return ratio
+    return ratio_of(raised(places, into, -ratio), old, thinned(later, TOLD))
+
+
+def thinned(pairs: Tensor, most: int) -> Tensor:
+    """At most so many of the ``pairs`` [2, T], of which there are some, evenly spaced."""
+    return pairs[:, :: -(-pairs.shape[1] // most)]
 
 
 def in_space(new: Embeddings, past: Embeddings, space: int, number: int) -> tuple[Embeddings, int, dict[str, Any]]:

@@ -92,7 +92,8 @@ def test_a_version_is_weighed_at_what_came_after_it() -> None:
     raised_one = one._replace(
         metrics=one.metrics | {"popularity": 1.5}, embeddings=raised(one.embeddings, degrees(old)[1], 1.5)
     )
-    again = succession.popularity(raised_one, told.ids, told.bought, told.since)
+    places = succession.renumbered(raised_one, told.ids)
+    again = succession.popularity(raised_one, places, told.ids, told.bought, told.since)
     assert again == pytest.approx(two.metrics["popularity"], rel=1e-3)
     still = told._replace(number=3, until=T0 + 4 * DAY)
     assert snapshot.learn(still, two).metrics["popularity"] == two.metrics["popularity"]

@@ -46,12 +46,7 @@ def ranks(scores: Scores, trained: Edges, test: Tensor, answers: Tensor | None =
     """
     found = torch.empty(test.shape[1])
     for u, these, of in by_source(test[0], trained.nodes):
-        offered = scores(u)
-        row, place = out_edges(trained, u)
-        offered[row, trained.target[place]] = -torch.inf
-        offered[torch.arange(len(u)), u] = -torch.inf
-        if answers is not None:
-            offered[:, ~answers] = -torch.inf
+        offered = offered_of(scores(u), u, trained, answers)
         score = offered[of, test[1, these]][:, None]
         for part in range(0, len(these), len(u)):
             some = slice(part, part + len(u))
@@ -60,6 +55,16 @@ def ranks(scores: Scores, trained: Edges, test: Tensor, answers: Tensor | None =
             there = score[some, 0] > -torch.inf
             found[these[some]] = torch.where(there, 1 + higher + (equal - 1) / 2, torch.inf)
     return found
+
+
+def offered_of(scores: Tensor, u: Tensor, trained: Edges, answers: Tensor | None = None) -> Tensor:
+    """The ``scores`` [B, N] of sources u [B], -inf where it is not offered to them, see `ranks`; changed in place."""
+    row, place = out_edges(trained, u)
+    scores[row, trained.target[place]] = -torch.inf
+    scores[torch.arange(len(u)), u] = -torch.inf
+    if answers is not None:
+        scores[:, ~answers] = -torch.inf
+    return scores
 
 
 def hits(scores: Scores, trained: Edges, test: Tensor, answers: Tensor | None = None, k: int = 10) -> int:

@@ -14,9 +14,9 @@ nothing leads to, and the mean over edges, stay where they are. Derived for this
 import torch
 from torch import Tensor
 
-from learner.graph.edges import Edges, degrees, out_edges
+from learner.graph.edges import Edges, degrees
 from learner.graph.embeddings import Embeddings
-from learner.graph.evaluation import by_source, scores_of
+from learner.graph.evaluation import Scores, by_source, offered_of, scores_of
 
 STEPS = 8  # of Newton
 BELIEF = 20.0
@@ -44,34 +44,28 @@ def ratio_of(places: Embeddings, trained: Edges, later: Tensor) -> float:
 
 def weighed(places: Embeddings, trained: Edges, later: Tensor) -> tuple[float, float]:
     """alpha and beta, see above."""
+    into, scores = degrees(trained)[1], scores_of(places)
     believed = torch.tensor([1.0, 0.0], dtype=torch.float64)
     found = believed
     for _ in range(STEPS):
-        slope, bend = _slope(places, trained, later, found)
+        slope, bend = _slope(scores, into, trained, later, found)
         step = torch.linalg.solve(bend + BELIEF * torch.eye(2), slope - BELIEF * (found - believed))
         found = found + step / step.abs().max().clamp(min=1.0)
     alpha, beta = found.tolist()
     return alpha, beta
 
 
-def _slope(places: Embeddings, trained: Edges, later: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+def _slope(scores: Scores, into: Tensor, trained: Edges, later: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
     """The gradient [2] of the log likelihood at (alpha, beta), and minus its Hessian [2, 2]; float64."""
-    into, scores = degrees(trained)[1], scores_of(places)
-    h, there = height(into), into > 0
+    h, (alpha, beta) = height(into), at.tolist()
     slope, bend = torch.zeros(2, dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64)
     for u, these, of in by_source(later[0], trained.nodes):
         rel = scores(u)
-        row, place = out_edges(trained, u)
-        hidden = (~there).repeat(len(u), 1)
-        hidden[row, trained.target[place]] = True
-        hidden[torch.arange(len(u)), u] = True
-        chance = (float(at[0]) * rel + float(at[1]) * h).masked_fill(hidden, -torch.inf).softmax(1)
+        chance = offered_of(alpha * rel + beta * h, u, trained, into > 0).softmax(1)
         of_rel = chance * rel
         means = torch.stack([of_rel.sum(1), chance @ h]).double()
         squares = torch.stack([(of_rel * rel).sum(1), of_rel @ h, chance @ h**2]).double()
         times = torch.bincount(of, minlength=len(u)).double()
-        observed = torch.stack([rel[of, later[1, these]], h[later[1, these]]]).double().sum(1)
-        slope += observed - means @ times
-        around = (squares @ times)[torch.tensor([[0, 1], [1, 2]])] - (means * times) @ means.T
-        bend += around
+        slope += torch.stack([rel[of, later[1, these]], h[later[1, these]]]).double().sum(1) - means @ times
+        bend += (squares @ times)[torch.tensor([[0, 1], [1, 2]])] - (means * times) @ means.T
     return slope, bend

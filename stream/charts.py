@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from learner.names import ORACLES
 from stream.backtest import Result
 from stream.settings import spell
+from stream.terminal import counted
 
 COLOURS = ("#0072B2", "#B87A00", "#009E73", "#CC79A7", "#D55E00", "#3A9AD9", "#000000", "#8C6D1F")
 MARKS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star", "hexagon")
@@ -99,7 +100,7 @@ def level_over_time(result: Result) -> Chart:
         at, level = [_day(drift["hour"]) for drift in drifts], [drift["after"] for drift in drifts]
         figure.add_scatter(x=at, y=level, name=f"{name} drifts", mode="markers", marker=marks, showlegend=False)
     figure.add_hline(y=1, line={"dash": "dash", "color": "#8c959f"})
-    told = f"Calibration drifted {times} time{'s' * (times > 1)}" if times else "No drift of calibration was found"
+    told = f"Calibration drifted {counted(times, 'times')}" if times else "No drift of calibration was found"
     return Chart(told, reading, figure)
 
 

@@ -166,7 +166,13 @@ class _Reader:
         for shown in self._touched.values():
             shown.sort()
         for kind, at, named, touch in self._converted:
-            times = [self._shown[named]] if named in self._shown else [] if named else self._touched.get(touch, [])
-            if times:
-                delays.setdefault(kind, []).append(at - times[max(0, bisect_right(times, at) - 1)])
+            if (shown_at := self._shown_at(at, named, touch)) is not None:
+                delays.setdefault(kind, []).append(at - shown_at)
         return {kind: sorted(found) for kind, found in delays.items()}
+
+    def _shown_at(self, at: int, named: str | None, touch: tuple[str, str]) -> int | None:
+        """When what was bought was shown: the impression it names, else the last of its touch, or the first after it."""
+        if named:
+            return self._shown.get(named)
+        times = self._touched.get(touch)
+        return times[max(0, bisect_right(times, at) - 1)] if times else None

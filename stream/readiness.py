@@ -4,15 +4,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
 from stream.check import Findings
-from stream.settings import UNITS, spell
+from stream.settings import rounded, spell
 
 MANY = 0.1  # of the conversions of a target
-
-
-def rounded(ms: int) -> str:
-    """A duration to read: up to whole days, else hours, minutes or seconds, of which it has two at least."""
-    unit = next((UNITS[u] for u in ("d", "h", "m") if ms > 2 * UNITS[u]), UNITS["s"])
-    return spell(-(-ms // unit) * unit)
 
 
 def missing(found: Findings, target: str, window: int) -> Iterator[str]:

@@ -64,7 +64,8 @@ figure { margin: 0 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem }
 th, td { padding: .35rem .6rem; text-align: right; border-bottom: 1px solid #d8dee4; white-space: nowrap }
 th { color: #57606a; font-weight: 600 }
-th[scope=row] { text-align: left; color: inherit; font-weight: inherit; position: sticky; left: 0; background: #fff }
+th:first-child { text-align: left }
+th[scope=row] { color: inherit; font-weight: inherit; position: sticky; left: 0; background: #fff }
 .best { font-weight: 700; color: #0b6e4f }
 .dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .45em }
 .empty { padding: 1.2rem; background: #f6f8fa; color: #57606a; border-radius: 6px }

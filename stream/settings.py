@@ -41,6 +41,12 @@ def spell(ms: int) -> str:
     return f"{ms // UNITS[unit]}{unit}"
 
 
+def rounded(ms: int) -> str:
+    """A duration to read: up to whole days, else hours, minutes or seconds, of which it has two at least."""
+    unit = next((UNITS[u] for u in ("d", "h", "m") if ms > 2 * UNITS[u]), UNITS["s"])
+    return spell(-(-ms // unit) * unit)
+
+
 def lasts(field: FieldInfo) -> bool:
     """Whether a field of a model is a duration, or one or none."""
     return "duration" in repr(field.annotation) or any(

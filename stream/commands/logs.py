@@ -11,7 +11,7 @@ from stream.check import Findings
 from stream.codec import DeadLetter
 from stream.commands import configured, options
 from stream.foreign import Ignored
-from stream.settings import Settings, spell
+from stream.settings import Settings, rounded, spell
 from stream.terminal import counted, out, plain, progress, warn, when
 
 if TYPE_CHECKING:
@@ -108,8 +108,6 @@ def firsts(told: Findings) -> None:
 
 def findings(told: Findings) -> None:
     """What `belated validate` says."""
-    from stream.readiness import rounded
-
     counts = ", ".join(counted(times, name) for name, times in sorted(told.counts.items()) if times)
     out.print(f"found: {counts or 'nothing'}")
     if told.span:

@@ -74,9 +74,9 @@ dt { font-weight: 600 }
 dd { margin: 0 0 .5rem 0 }
 @media print {
   main { max-width: none; padding: 0 }
-  section, tr { break-inside: avoid }
+  section, tr { break-inside: avoid } dt { break-after: avoid }
   .scroll { overflow: visible; width: auto; margin: 0; transform: none }
-  th, td { white-space: normal; padding: .15rem .25rem; font-size: .5rem }
+  .scroll :is(th, td) { white-space: normal; padding: .15rem .25rem; font-size: .5rem }
 }
 """
 

@@ -10,19 +10,18 @@
 Every key can be set by an environment variable: BELATED_KAFKA__SERVERS, BELATED_STORE__URL, ... Unknown keys are errors.
 """
 
-import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from labelstore.address import EXPECTED
 from labelstore.refusals import BelatedError
-from stream.environment import BETWEEN, PREFIX, misspelt, variable
+from stream.environment import BETWEEN, PREFIX, heard, over, variable
 from stream.mapping import Topic
 from stream.settings import UNITS, Duration, Settings, as_written, sentence
 from stream.start import start as begin
@@ -186,8 +185,8 @@ class Config(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment stands above the file."""
-        return env_settings, init_settings
+        """What `load` has found: nothing is read behind its back."""
+        return (init_settings,)
 
     @model_validator(mode="after")
     def _fits(self) -> "Config":
@@ -202,7 +201,7 @@ class Config(BaseSettings):
 
 
 def load(file: Path | None, without: tuple[str, ...] = ()) -> Config:
-    """The configuration in a file and the environment; ``without`` the sections a caller has no use for.
+    """The configuration in a file, and above it the environment; ``without`` the sections a caller has no use for.
 
     Raises:
         ConfigError: no such file, not TOML, an unknown key or section, a value that does not fit, or a secret in the file.
@@ -215,9 +214,6 @@ def load(file: Path | None, without: tuple[str, ...] = ()) -> Config:
             raise ConfigError(f"{file}: there is no such file; `belated config init {file}` writes one") from None
         except (OSError, ValueError) as error:
             raise ConfigError(f"{file}: not a TOML file that can be read: {error}") from None
-    keys = {name: getattr(field.annotation, "model_fields", ()) for name, field in Config.model_fields.items()}
-    if wrong := list(misspelt(os.environ, keys)):
-        raise ConfigError("; ".join(wrong))
     for key in SECRETS:
         section, name = key.split(".")
         if isinstance(told.get(section), dict) and name in told[section]:
@@ -225,20 +221,23 @@ def load(file: Path | None, without: tuple[str, ...] = ()) -> Config:
                 f"{file}: {key} does not belong into a file; put it into the environment: {variable(key)}"
             )
     try:
-        return Config(**as_written(Config, {name: part for name, part in told.items() if name not in without}))
+        above = heard(Config)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    found = {name: part for name, part in over(above, as_written(Config, told)).items() if name not in without}
+    try:
+        return Config(**found)
     except ValidationError as error:
-        raise ConfigError("; ".join(_sentences(file, error))) from None
-    except SettingsError as error:
-        raise ConfigError(
-            f"{PREFIX}*: {error}; lists and tables are JSON there, as in {variable('kafka.servers')}='[\"host:9092\"]'"
-        ) from None
+        raise ConfigError("; ".join(_sentences(file, above, error))) from None
 
 
-def _sentences(file: Path | None, error: ValidationError) -> list[str]:
+def _sentences(file: Path | None, above: dict[str, Any], error: ValidationError) -> list[str]:
     found = []
     for problem in error.errors(include_url=False):
-        place = ".".join(str(part) for part in problem["loc"])
+        place = [str(part) for part in problem["loc"]]
+        inside = len(place) > 1 and place[1] in above.get(place[0], ())
+        where = [variable(".".join(place[:2]))] if inside else [str(file or ""), ".".join(place)]
         unknown = problem["type"] == "extra_forbidden"
         said = "there is no such key; `belated config init` shows all there are" if unknown else sentence(problem)
-        found.append(f"{f'{file}: ' if file else ''}{place}: {said}")
+        found.append(": ".join(filter(None, (*where, said))))
     return found

@@ -1,7 +1,11 @@
-"""Names of settings in the environment, and of those that would not be heard, what they were meant to be."""
+"""Settings in the environment: their names, what they say, and of those that are not heard, what they were meant to be."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from typing import Any
+
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 PREFIX = "BELATED_"
 BETWEEN = "__"  # a section and its key
@@ -14,6 +18,33 @@ def variable(key: str) -> str:
     'BELATED_KAFKA__PASSWORD'
     """
     return PREFIX + key.upper().replace(".", BETWEEN)
+
+
+def heard(model: type[BaseSettings]) -> dict[str, Any]:
+    """What the environment says of a configuration, by section and key.
+
+    Raises:
+        ValueError: a variable that would not be heard, or a list or table that is not JSON.
+    """
+    keys = {name: getattr(field.annotation, "model_fields", ()) for name, field in model.model_fields.items()}
+    if wrong := list(misspelt(os.environ, keys)):
+        raise ValueError("; ".join(wrong))
+    try:
+        return EnvSettingsSource(model)()
+    except SettingsError as error:
+        example = f"{variable('kafka.servers')}='[\"host:9092\"]'"
+        raise ValueError(f"{PREFIX}*: {error}; lists and tables are JSON there, as in {example}") from None
+
+
+def over(above: Any, below: Any) -> Any:
+    """Two tables in one; where both say something the first holds.
+
+    >>> over({"http": {"port": 1}}, {"http": {"port": 2, "host": "::"}, "log": {}})
+    {'http': {'port': 1, 'host': '::'}, 'log': {}}
+    """
+    if not (isinstance(above, dict) and isinstance(below, dict)):
+        return above
+    return below | {name: over(value, below.get(name)) for name, value in above.items()}
 
 
 def misspelt(environment: Mapping[str, str], keys: Mapping[str, Iterable[str]]) -> Iterator[str]:

@@ -173,6 +173,27 @@ def test_what_is_wrong_in_the_environment_is_a_sentence(
     assert "topsecret" not in str(told.value)
 
 
+def test_what_the_environment_says_is_blamed_there_and_heard_where_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variable is named, not the file beside it; a log on disk asks no broker. A section may be one table."""
+    file = tmp_path / "belated.toml"
+    file.write_text('[learner]\nwindow = "2d"\n[kafka]\nimpressions = "seen"\n')
+    monkeypatch.setenv("BELATED_KAFKA__PROTOCOL", "TLS")
+    with pytest.raises(ConfigError, match=r"^BELATED_KAFKA__PROTOCOL: .*'TLS'"):
+        load(file)
+    assert load(file, without=("kafka",)).learner.window == 2 * DAY
+    monkeypatch.delenv("BELATED_KAFKA__PROTOCOL")
+    monkeypatch.setenv("BELATED_KAFKA", '{"signals": "clicks"}')
+    monkeypatch.setenv("BELATED_KAFKA__ITEMS", "goods")
+    found = load(file).kafka
+    assert (found.impressions, found.signals, found.items) == ("seen", "clicks", "goods")
+    shown = belated("config", "show", "-c", file).stdout
+    for line in (r'impressions = "seen" +file', r'signals = "clicks" +environment', r'items = "goods" +environment'):
+        assert re.search(line, shown), shown
+    assert re.search(r'conversions = "conversions" +default', shown), shown
+
+
 def test_a_service_of_kubernetes_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     """It puts variables of its own into the environment of every container."""
     monkeypatch.setenv("BELATED_HTTP_PORT", "tcp://10.96.0.7:8080")

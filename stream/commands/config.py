@@ -1,7 +1,6 @@
 """`belated config`: a file of settings that explains itself, and what is in force and why."""
 
 import json
-import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from stream.config import SECRETS, Config, load
-from stream.environment import PREFIX, variable
+from stream.environment import heard, variable
 from stream.settings import Settings, lasts, spell
 from stream.terminal import out
 
@@ -58,12 +57,12 @@ def show(
 
     Example: belated config show -c belated.toml
     """
-    found = load(config)
+    found, above = load(config), heard(Config)
     told = tomllib.loads(config.read_text(encoding="utf-8")) if config else {}
     for section, model in _sections():
         out.print(f"[{section}]", style="bold", markup=False)
         for name in _keys(model):
-            value, source = getattr(getattr(found, section), name), _source(told, section, name)
+            value, source = getattr(getattr(found, section), name), _source(above, told, section, name)
             said = f"  {name} = {_spelled(model.model_fields[name], value) or '(not set)'}"
             out.print(f"{said:<50}  {source}", markup=False, highlight=False, soft_wrap=True)
     for topic, mapping in sorted(found.mapping.items()):
@@ -101,9 +100,8 @@ def _keys(model: type[BaseModel]) -> list[str]:
     return [name for name in model.model_fields if (model, name) != (Settings, "mapping")]
 
 
-def _source(told: dict[str, Any], section: str, name: str) -> str:
-    given = {key.upper() for key in os.environ}
-    if variable(f"{section}.{name}") in given or PREFIX + section.upper() in given:
+def _source(above: dict[str, Any], told: dict[str, Any], section: str, name: str) -> str:
+    if name in above.get(section, {}):
         return "environment"
     return "file" if name in told.get(section, {}) else "default"
 

@@ -213,6 +213,9 @@ def test_nothing_has_settled(log: Path) -> None:
     [
         (["replay", "nowhere"], ["nowhere", "there is no such log", "give a folder"]),
         (["backtest", "LOG", "--methods", "pq,magic"], ["'magic'", "choose from oracle, settled"]),
+        (["replay", "LOG", "--method", "magic"], ["'magic' is unknown; choose from settled"]),
+        (["replay", "LOG", "--method", "oracle"], ["'oracle' reads final labels", "only `belated backtest`"]),
+        (["replay", "LOG", "--method", "river:LogisticRegression"], ["cannot go on from a checkpoint"]),
         (["backtest", "LOG", "--window", "soon"], ["window", "'soon' is not a duration", "7d"]),
         (["backtest", "LOG", "--window", "9999w"], ["window: expected at most 366d, got 9999w"]),
         (["backtest", "LOG", "--window", f"{'9' * 400}d"], ["is not a duration"]),

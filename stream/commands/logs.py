@@ -162,8 +162,8 @@ def source_of(log: Path, mapping: Collection[str] = ()) -> "FileSource":
 
 def converted(dst: str, summary: Any) -> None:
     """What `belated convert` says."""
-    written = ", ".join(f"{times:,} {kind}s" for kind, times in sorted(summary.events.items()))
-    out.print(f"{dst}: {summary.rows:,} rows read; {written or 'no events'} written", markup=False)
+    written = ", ".join(counted(times, f"{kind}s") for kind, times in sorted(summary.events.items()))
+    out.print(f"{dst}: {counted(summary.rows, 'rows')} read; {written or 'no events'} written", markup=False)
     for reason, times in summary.refused.most_common(10):
         out.print(f"  left out {times:,}: {reason}", markup=False)
     for note in summary.notes:

@@ -130,6 +130,8 @@ def replay(
         fail(f"method {method!r} cannot go on from a checkpoint: only `belated backtest` may ask for it")
     if method in ORACLES:
         fail(f"method {method!r} reads final labels before they are known: only `belated backtest` may ask for it")
+    if method not in LIVE:
+        fail(f"method {method!r} is unknown; choose from {', '.join(LIVE)}")
     _run(log, asked, poll, checkpoint_every, (store, checkpoints), json_, html, finished=not unfinished)
 
 

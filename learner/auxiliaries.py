@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learner import delay, posterior, reveals, runoff, weights
+from learner import delay, later, posterior, regression, reveals, runoff, weights
 from learner.batch import Batch, Look
 from learner.contract import Auxiliary
 from learner.model import Shape
+from learner.regression import Regression
 
 
 def _survival(state: delay.Delay, batch: Batch) -> dict[str, Tensor]:
@@ -21,8 +22,8 @@ def _signals(state: posterior.SignalRatio, batch: Batch) -> dict[str, Tensor]:
     return {"log_r": posterior.log_ratio(state, batch).to(batch.label.dtype)}
 
 
-def _first_look(state: posterior.FirstLook, batch: Batch) -> dict[str, Tensor]:
-    logits = posterior.first_look(state, batch.rows)
+def _first_look(state: Regression, batch: Batch) -> dict[str, Tensor]:
+    logits = regression.logits(state, batch.rows)
     early, late, never = logits.T
     return {
         "p_dp": logits.softmax(1)[:, 1],
@@ -31,11 +32,11 @@ def _first_look(state: posterior.FirstLook, batch: Batch) -> dict[str, Tensor]:
     }
 
 
-def _begin(shape: Shape, elapsed: float, window: float) -> posterior.FirstLook:
+def _begin(shape: Shape, elapsed: float, window: float) -> Regression:
     return posterior.init_first_look(shape.buckets)
 
 
-def _at_deadline(state: posterior.FirstLook, outcomes: Batch) -> posterior.FirstLook:
+def _at_deadline(state: Regression, outcomes: Batch) -> Regression:
     return posterior.update_first_look(state, outcomes, Look.AGE)
 
 
@@ -56,6 +57,13 @@ def _run_off(state: runoff.RunOff, batch: Batch, f: Tensor) -> dict[str, Tensor]
     return found
 
 
+def _later(state: later.Later, batch: Batch, f: Tensor) -> dict[str, Tensor]:
+    survives, found = later.survival(state, batch), {}
+    for name, age in (("log_r", batch.age), ("log_r_before", batch.age_before)):
+        found[name] = later.log_ratio(state, survives, age).to(batch.label.dtype)
+    return found
+
+
 AUXILIARIES: dict[str, Auxiliary] = {
     "delay": _by_itself(lambda shape, elapsed, window: delay.init(elapsed, window), _survival, delay.update),
     "signals": _by_itself(lambda shape, elapsed, window: posterior.init_signals(), _signals, posterior.update_signals),
@@ -66,5 +74,8 @@ AUXILIARIES: dict[str, Auxiliary] = {
     ),
     "run_off": Auxiliary(
         lambda shape, elapsed, window: runoff.init(elapsed, window), _run_off, runoff.update, whole=True
+    ),
+    "later": Auxiliary(
+        lambda shape, elapsed, window: later.init(shape.buckets, elapsed, window), _later, later.update, whole=True
     ),
 }

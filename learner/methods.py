@@ -61,5 +61,5 @@ METHODS: dict[str, DelayedFeedback] = {
     "gdfm": DelayedFeedback(schedules.reveals, objectives.gdfm, ("reveals",)),
     "pq": DelayedFeedback(schedules.wait, objectives.joint_ratio, ("delay",)),
     "pq_signals": DelayedFeedback(schedules.wait, objectives.joint_ratio, ("delay", "signals")),
-    "hybrid": DelayedFeedback(schedules.ages, objectives.hybrid, ("run_off",), wanders=True),
+    "hybrid": DelayedFeedback(schedules.ages, objectives.hybrid, ("run_off", "later"), wanders=True),
 }

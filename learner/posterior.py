@@ -9,7 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from learner.batch import KINDS, Batch, Look, Rows
+from learner import regression
+from learner.batch import KINDS, Batch, Look
+from learner.regression import Regression
 
 LEVELS = 3  # none, one, several signals of a kind
 RECENCY = 3  # no signal, an old one, one within the last eighth of the time to the first look
@@ -65,52 +67,19 @@ def log_ratio(ratio: SignalRatio, batch: Batch) -> Tensor:
     return ratios[signal_state(batch)]
 
 
-class FirstLook(NamedTuple):
-    """A linear softmax model of what becomes of a row: immediate positive, delayed positive, real negative.
-
-    ``table``, ``squares`` [buckets, 3] float32: weights of hashed values, and Adagrad's sums of squared gradients.
-    ``bias``, ``bias_squares`` [3] float32.
-    """
-
-    table: Tensor
-    squares: Tensor
-    bias: Tensor
-    bias_squares: Tensor
+BELIEF = (0.025, 0.025, 0.95)  # immediate positive, delayed positive, real negative, before anything has settled
 
 
-RATE = 0.1  # Adagrad
-VALUES = 16.0  # hashed values of a row; those of a row that has more move less
-BELIEF = (0.025, 0.025, 0.95)  # before anything has settled
-
-
-def init_first_look(buckets: int) -> FirstLook:
+def init_first_look(buckets: int) -> Regression:
     """Before anything has settled: shares of `BELIEF`."""
-    zeros = torch.zeros(buckets, 3)
-    return FirstLook(zeros, torch.full_like(zeros, 0.1), torch.tensor(BELIEF).log(), torch.full((3,), 0.1))
+    return regression.init(buckets, torch.tensor(BELIEF))
 
 
-def first_look(state: FirstLook, rows: Rows) -> Tensor:
-    """Logits, whose softmax is P(immediate positive, delayed positive, real negative): [R, 3] float32."""
-    return torch.zeros(rows.size, 3).index_add(0, rows.row, state.table[rows.ids]) + state.bias
-
-
-def update_first_look(state: FirstLook, outcomes: Batch, by: Look = Look.CLOSE) -> FirstLook:
-    """One step of sparse Adagrad on the settled rows, or on the rows at their deadline: looks of kind ``by``.
-
-    All values of a row step alike, so a row of n values moves n steps far; beyond VALUES of them each step is shorter.
-    """
+def update_first_look(state: Regression, outcomes: Batch, by: Look = Look.CLOSE) -> Regression:
+    """One step on what became of the settled rows, or of the rows at their deadline: looks of kind ``by``."""
     settled = (outcomes.look == by).nonzero().squeeze(1)
     if len(settled) == 0:
         return state
     outcomes = outcomes.take(settled)
     happened = torch.where(outcomes.first_label > 0, 0, torch.where(outcomes.label > 0, 1, 2))
-    rows = outcomes.rows
-    wrong = (first_look(state, rows).softmax(1) - torch.eye(3)[happened]) / len(settled)  # dL/dlogits
-    ids, place = torch.unique(rows.ids, return_inverse=True)
-    gradient = torch.zeros(len(ids), 3).index_add(0, place, wrong[rows.row])
-    longest = torch.zeros(len(ids)).scatter_reduce(0, place, rows.ptr.diff()[rows.row].float(), "amax")
-    squares = state.squares[ids] + gradient.square()
-    state.squares[ids] = squares
-    state.table[ids] -= RATE * gradient / squares.sqrt() / (longest / VALUES).clamp(min=1)[:, None]
-    bias_squares = state.bias_squares + wrong.sum(0).square()
-    return state._replace(bias=state.bias - RATE * wrong.sum(0) / bias_squares.sqrt(), bias_squares=bias_squares)
+    return regression.update(state, outcomes.rows, happened)

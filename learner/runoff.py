@@ -5,11 +5,12 @@ first look, and, once they convert, by bucket b of the delay. Unknown are
 
     phi_b     share of conversions in bucket b of the delay, sum 1
     q_ug      P(y = 1) of cohort u and bin g: free, so a change of conversions cannot enter phi
-    rho_k     what signals of kind k among those who do not convert are times of what they were
+    rho_k     by how much the odds of a signal of kind k have risen among those who do not convert
 
 known, from what has settled or converted, m_b(s) = P(s | y = 1, bucket b) and m_g(s) = P(s | y = 0, bin g). They maximise
 
-    sum k_ugb log(q_ug phi_b) + n_ugs log( q_ug sum_b phi_b m_b(s) + (1 - q_ug) m_g(s) prod_k rho_k^[k in s] )
+    sum k_ugb log(q_ug phi_b) + n_ugs log( q_ug sum_b phi_b m_b(s) + (1 - q_ug) m'_g(s) )
+    m'_g(s) = m_g(s) prod_k rho_k^[k in s], divided by its sum over s
 
 over k conversions and n pending rows, b in the inner sum not yet seen, cohorts forgotten with their age. Without signals
 phi is the chain ladder (see `delay`). With them it follows a change of delays at once: carts tell of buyers who have not
@@ -17,7 +18,7 @@ bought yet. More carts of those who do not buy would look the same, but for this
 others' carts are not. So the bins tell the two apart. The longer a memory the more conversions it rests on: each is the
 prior of the next shorter one.
 
-The likelihood ratio of the evidence at age a:  r = sum_(b after a) phi_b m_b(s) / (m_g(s) prod_k rho_k^[k in s])
+The likelihood ratio of the evidence at age a:  r = sum_(b after a) phi_b m_b(s) / m'_g(s),  for all x alike (see `later`)
 """
 
 from typing import NamedTuple

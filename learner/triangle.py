@@ -94,20 +94,19 @@ def _step(
 
 
 def _drift(facts: Facts, rho: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
-    """rho [KINDS]: real negatives with a kind of signal, over those there would be if nothing had changed.
+    """rho [KINDS]: one step of iterative scaling (Darroch and Ratcliff, 1972), after which real negatives have each kind of
+    signal as often as they were found to.
 
     States that are mostly buyers say little about the others: a state counts as the square of its share of real negatives.
     """
     real = weight[:, None, None] * (facts.pending - fake)  # [U, G, S]
     there = (weight[:, None, None] * facts.pending).sum((0, 1))
     sure = (real.sum((0, 1)) / there.clamp(min=1e-9)).clamp(0, 1).square()
-    found, expected = real.sum((0, 1)), (real.sum(2, keepdim=True) * facts.never).sum((0, 1))
-    moved = rho.clone()
+    found, rows = real.sum((0, 1)), real.sum((0, 2))[:, None]
+    scaled = rho.clone()
     for kind in range(len(rho)):
         has = facts.kinds[kind] * sure
         has = has / has.max().clamp(min=1e-9)
-        others = moved.clone()
-        others[kind] = 1
-        rest = (others.log() @ facts.kinds).exp()
-        moved[kind] = ((has * found).sum() + SAME) / ((has * expected * rest).sum() + SAME)
-    return moved
+        expected = (rows * moved(facts, scaled)).sum(0)
+        scaled[kind] *= ((has * found).sum() + SAME) / ((has * expected).sum() + SAME * scaled[kind])
+    return scaled

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 import graphs
-from learner.graph import choice, features, training
+from learner.graph import choice, cold, dual, features, training
 from learner.graph.choice import Choice, choose
 from learner.graph.dual import Settings, short
 from learner.graph.edges import Edges, Graph, edges
-from learner.graph.evaluation import Scores, hits
+from learner.graph.evaluation import Scores, hits, scores_of
 from learner.graph.features import Features
 from learner.graph.methods import GRAPH_METHODS, GraphMethod
 from stream import snapshot
@@ -63,6 +63,26 @@ def test_held_out_edges_are_not_in_the_training(monkeypatch: pytest.MonkeyPatch)
     told.clear()
     choose(method, world.graph, world.words, 3)
     assert told[0].shape == (2, 3)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_cold_products_cost_known_ones_no_more_than_is_said(seed: int) -> None:
+    """Of edges to known products at most a fiftieth of what is found without cold ones, whatever edges to cold products
+    are held out beside them."""
+    world = graphs.world(groups=30, size=14, each=2, seed=seed)
+    bought, told = choice._held_out(world.graph.bought, seed)
+    places, tables = DUAL.train(
+        world.graph._replace(bought=bought), world.words, short(DUAL.settings["words"]), seed, None, None
+    )
+    assert tables is not None
+    said = dual.said(tables, world.words)
+    shift = cold.shift_of(places, bought, world.words, told, said)
+    to_known = told[:, places.answers[told[1]]]
+    assert to_known.shape[1] < told.shape[1]
+    shifted = cold.placed(places, world.words, said, shift=shift)
+    before, after = (hits(scores_of(given), bought, to_known, given.answers) for given in (places, shifted))
+    assert before > 20
+    assert after >= 0.98 * before
 
 
 def test_nothing_to_choose_costs_nothing() -> None:

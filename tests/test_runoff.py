@@ -5,7 +5,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from learner import delay, runoff
+from learner import delay, runoff, triangle
 from learner.batch import KINDS, Batch, Look, Rows
 from learner.model import MOVES
 
@@ -245,3 +245,24 @@ def test_evidence_counts_as_far_as_the_curve_is_known() -> None:
     tried = torch.linspace(0, 1, 100_001).double()
     best = tried[(tried.square() * variance + (1 - tried).square() * MOVES**2 * wait).argmin()]
     assert float(found[1][age]) == pytest.approx(float(best), abs=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3])
+@pytest.mark.parametrize("times", [0.5, 1.5, 2.5])
+def test_signals_of_others_are_as_frequent_as_they_were_found(share: float, times: float) -> None:
+    """Nobody buys, and a signal that ``share`` of all had is so many times as frequent: rows with it and without are known
+    to half a percent, also where the signal is common (a click)."""
+    none = torch.zeros(4, 2, 3).double()
+    rows, share_now = 1e6, share * times
+    never = torch.tensor([[1 - share, share]] * 2).double()
+    pending = (rows * torch.tensor([1 - share_now, share_now]).double()).repeat(4, 2, 1)
+    kinds = torch.zeros(KINDS, 2).double()
+    kinds[0, 1] = 1
+    facts = triangle.Facts(
+        torch.full((4,), 2 * ELAPSED).double(), torch.zeros(4, 1, 3).bool(), none, pending,
+        torch.full((4, 2), rows).double(), torch.zeros(3, 2).double(), never, kinds, torch.arange(2),
+    )  # fmt: skip
+    start = triangle.Fit(torch.full((3, 3), 1 / 3).double(), torch.ones(KINDS).double())
+    found = triangle.fit(facts, start, torch.ones(3).double(), torch.zeros(3).double(), ELAPSED, WINDOW)
+    expected = torch.tensor([1 - share_now, share_now]).repeat(2, 1)
+    assert triangle.moved(facts, found.rho).numpy() == pytest.approx(expected.numpy(), rel=0.005)

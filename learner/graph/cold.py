@@ -71,11 +71,12 @@ def _of_nearest(values: Tensor, valid: Tensor, x: Features, cold: Tensor, neares
 def shift_of(
     known: Embeddings, bought: Edges, x: Features, told: Tensor, said: States | None = None, loss: float = 0.02
 ) -> float:
-    """The largest shift of cold targets up to 0 at which ``told`` edges [2, T] lose no more than ``loss`` of their HR@10.
+    """The largest shift of cold targets up to 0 at which edges to known products lose no more than ``loss`` of their HR@10.
 
-    ``told``: edges between known products that were not learned from, since learned ones stand higher and lose too little;
-    ``bought``: those that were.
+    ``told`` [2, T]: edges that were not learned from, since learned ones stand higher and lose too little; those to cold
+    products are left out, what these gain would hide what is lost. ``bought``: those that were.
     """
+    told = told[:, known.answers[told[1]]]
     level, cold = placed(known, x, said), ~known.answers
 
     def found(given: Embeddings) -> int:

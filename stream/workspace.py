@@ -37,7 +37,7 @@ def opened(
         StoreError: it cannot be opened, another run is writing to it, or there is no room to write. What was committed
             stays; the same command goes on from there.
     """
-    with TemporaryDirectory(prefix="belated-") as temporary:
+    with nullcontext() if url else TemporaryDirectory(prefix="belated-") as temporary:
         url = url or f"sqlite:///{temporary}/store.db"
         folder = checkpoint_folder(url, checkpoints)
         with alone(url, folder), told_plainly(url):

@@ -1,7 +1,10 @@
 """The command line as a user meets it: commands, results, errors in one line."""
 
 import json
+import os
 import shutil
+import signal
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -197,6 +200,23 @@ def test_interrupted_it_says_what_stands(log: Path, tmp_path: Path, monkeypatch:
     assert done.returncode == 130
     assert "the same command goes on from there" in done.stderr
     assert belated("replay", log, "--store", url).returncode == 0
+
+
+def test_a_signal_leaves_no_temporary_store(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM ends a command as Ctrl-C does, with status 143; where a store is given no temporary one is made."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    stores = []
+
+    def run(loop: Loop, *told: Any) -> None:
+        stores.append(len(list((tmp_path / "temporary").iterdir())))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Loop, "run", run)
+    assert belated("replay", log).returncode == 143
+    assert belated("replay", log, "--store", f"sqlite:///{tmp_path}/s.db").returncode == 143
+    assert stores == [1, 0]
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_nothing_has_settled(log: Path) -> None:

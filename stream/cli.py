@@ -87,7 +87,7 @@ def main() -> None:
         app()
     except SystemExit as ended:
         if ended.code in STOPPED:
-            error("interrupted; a --store stands where its last commit was, and the same command goes on from there")
+            error("interrupted")
         raise
     except ValidationError as found:
         for problem in found.errors():

@@ -213,7 +213,12 @@ def test_a_signal_leaves_no_temporary_store(log: Path, tmp_path: Path, monkeypat
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(Loop, "run", run)
-    assert belated("replay", log).returncode == 143
+    done = belated("replay", log)
+    assert (done.returncode, "error: interrupted\n" in done.stderr, "the store stands" in done.stderr) == (
+        143,
+        True,
+        False,
+    )
     assert belated("replay", log, "--store", f"sqlite:///{tmp_path}/s.db").returncode == 143
     assert stores == [1, 0]
     assert not list((tmp_path / "temporary").iterdir())

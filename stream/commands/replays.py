@@ -13,7 +13,7 @@ from stream.commands import configured, options
 from stream.commands.logs import convert, records, source_of, tune_garbage_collector
 from stream.commands.results import results
 from stream.settings import RIVER, Settings, duration, spell
-from stream.terminal import err, fail, progress, warn
+from stream.terminal import err, fail, note, progress, warn
 
 
 def backtest(
@@ -154,15 +154,20 @@ def _run(
     _writable(json_, html)
     truth = _comparable(truth, settings)
     tune_garbage_collector()
-    with progress(f"{'replay' if len(settings.methods) == 1 else 'backtest'} {log}", records(source)) as told:
-        how = dict(
-            store=kept[0], checkpoints=kept[1], poll=poll, every=every, told=told, truth=truth, pictures=bool(html)
-        )
-        result = (
-            run.several(seeds, str(log), source, settings, **how)
-            if seeds > 1
-            else run.backtest(str(log), source, settings, **how, finished=finished)
-        )
+    try:
+        with progress(f"{'replay' if len(settings.methods) == 1 else 'backtest'} {log}", records(source)) as told:
+            how = dict(
+                store=kept[0], checkpoints=kept[1], poll=poll, every=every, told=told, truth=truth, pictures=bool(html)
+            )
+            result = (
+                run.several(seeds, str(log), source, settings, **how)
+                if seeds > 1
+                else run.backtest(str(log), source, settings, **how, finished=finished)
+            )
+    except (KeyboardInterrupt, SystemExit):
+        if kept[0]:
+            note("the store stands where its last commit was, and the same command goes on from there")
+        raise
     for place, why in source.left.items():
         warn(f"{source.file(place)}: {why}: it was left for the next run")
     _tell(result, json_, html)

@@ -1,8 +1,11 @@
 """The command line: which commands there are. Each is a function in `stream.commands`."""
 
+import os
 import re
 import signal
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from inspect import cleandoc
 from types import FrameType
@@ -14,6 +17,7 @@ from pydantic import ValidationError
 from labelstore.refusals import BelatedError
 from stream.commands import config, daemon, dlq, graph, labels, logs, replays, stores, topics
 from stream.commands.simulate import simulate
+from stream.drafts import refused
 from stream.settings import sentence
 from stream.terminal import error
 
@@ -84,7 +88,10 @@ def main() -> None:
     """Runs the command; an expected error is one sentence, without a traceback."""
     signal.signal(signal.SIGTERM, _stop)
     try:
-        app()
+        try:
+            app()
+        finally:
+            print(end="", flush=True)  # what is still to be written is refused here, not as the process ends
     except SystemExit as ended:
         if ended.code in STOPPED:
             error("interrupted")
@@ -93,9 +100,6 @@ def main() -> None:
         for problem in found.errors():
             place = ".".join(map(str, problem["loc"]))
             error(f"{place + ': ' if place else ''}{sentence(problem)}")
-        raise SystemExit(2) from None
-    except PermissionError as found:
-        error(f"{found.filename}: permission denied; let this user read and write it")
         raise SystemExit(2) from None
     except UnicodeEncodeError as found:
         error(f"{found.object!r} is not UTF-8; write names as the log does")
@@ -107,6 +111,21 @@ def main() -> None:
     except (BelatedError, FileExistsError, FileNotFoundError) as found:
         error(str(found))
         raise SystemExit(2) from None
+    except BrokenPipeError:
+        _close()  # who read has gone
+        raise SystemExit(1) from None
+    except OSError as found:
+        if (said := refused(found)) is None:
+            raise
+        error(said)
+        _close()
+        raise SystemExit(2) from None
+
+
+def _close() -> None:
+    """What standard output has not taken is not offered to it again as the process ends."""
+    with suppress(OSError, ValueError):  # it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

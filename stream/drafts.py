@@ -1,12 +1,47 @@
-"""Files that have their names only when they are complete: until then each is called NAME.part."""
+"""Files that have their names only when they are complete: until then each is called NAME.part. And what to do where the
+file system takes none."""
 
+import errno
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PART = ".part"
 Place = Callable[[str], Path]
 """Where to write a file of a log, by the name it will have in the log's folder."""
+REMEDIES = (
+    {code: "free some room" for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
+    | {code: "let this user read and write it" for code in (errno.EACCES, errno.EPERM)}
+    | {errno.EROFS: "name a place that can be written"}
+)
+
+
+def refused(error: OSError, place: object = "output") -> str | None:
+    """What the file system refuses, and the remedy; None if it is something else. ``place``: where the error names none."""
+    if error.errno not in REMEDIES:
+        return None
+    return f"{error.filename or place}: {error.strerror}; {REMEDIES[error.errno]}"
+
+
+@contextmanager
+def draft(file: Path) -> Iterator[Path]:
+    """Where to write a file, which has its name when the body ends without an error; one that is there stays until then.
+
+    What is no regular file, such as /dev/stdout, is written to as it is.
+    """
+    real = file.resolve()
+    special = real.exists() and not real.is_file()
+    place = real if special else _part(real)
+    try:
+        yield place
+        if not special:
+            place.replace(real)
+    except OSError as error:
+        error.filename = str(file)
+        raise
+    finally:
+        if not special:
+            _remove(place)
 
 
 @contextmanager
@@ -32,14 +67,21 @@ def drafts(dst: Path) -> Iterator[Place]:
         yield place
         for file in files:
             _part(file).replace(file)
-    except BaseException:
+    except BaseException as error:
         for file in files:
-            file.unlink(missing_ok=True)  # half of a log is none
+            _remove(file)  # half of a log is none
+        if isinstance(error, OSError) and error.errno in REMEDIES:
+            error.filename = error.filename or str(dst)
         raise
     finally:
         for file in files:
-            _part(file).unlink(missing_ok=True)
+            _remove(_part(file))
 
 
 def _part(file: Path) -> Path:
     return file.with_name(file.name + PART)
+
+
+def _remove(file: Path) -> None:
+    with suppress(OSError):  # it was never there
+        file.unlink()

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from learner.names import DEFAULT, GRAPH_DEFAULT, LIVE, NAMES, ORACLES, USUAL
 from stream.commands import configured, options
 from stream.commands.logs import convert, records, source_of, tune_garbage_collector
 from stream.commands.results import results
+from stream.drafts import draft
 from stream.settings import RIVER, Settings, duration, spell
 from stream.terminal import err, fail, note, progress, warn
 
@@ -185,20 +187,27 @@ def _comparable(truth: Any, settings: Settings) -> Any:
 
 
 def _tell(result: Any, json_: Path | None, html: Path | None) -> None:
-    """Write and print what came out."""
-    if html:
-        from stream.report import write
+    """Print what came out, and write it: each of them whatever becomes of the others."""
+    told = json.dumps(result.summary, indent=2)
+    with ExitStack() as written:
+        if html:
+            from stream.report import write
 
-        write(result, html)
-    if json_ and str(json_) != "-":
-        json_.write_text(json.dumps(result.summary, indent=2) + "\n")
-    if str(json_) == "-":
-        typer.echo(json.dumps(result.summary, indent=2))
-    else:
-        results(result.summary)
+            written.callback(write, result, html)
+        if json_ and str(json_) != "-":
+            written.callback(_write, json_, told)
+        if str(json_) == "-":
+            typer.echo(told)
+        else:
+            results(result.summary)
     for what, path in (("results", json_), ("report", html)):
         if path and str(path) != "-":
             err.print(f"{what}: {path.resolve()}", soft_wrap=True)
+
+
+def _write(file: Path, text: str) -> None:
+    with draft(file) as place:
+        place.write_text(text + "\n")
 
 
 def _writable(json_: Path | None, html: Path | None) -> None:
@@ -209,7 +218,8 @@ def _writable(json_: Path | None, html: Path | None) -> None:
         if path is None or str(path) == "-":
             continue
         why = misplaced(path)
-        if not why and not os.access(path if path.exists() else path.parent, os.W_OK):
+        needed = [path] * path.exists() + [path.resolve().parent] * (path.is_file() or not path.exists())
+        if not why and not all(os.access(place, os.W_OK) for place in needed):
             why = "cannot be written; name another file"
         if why:
             fail(f"{option} {path}: {why}")

@@ -70,6 +70,7 @@ def backtest(
     given |= dict(graph_every=graph_every, graph_method=graph_method)
     asked = dict(methods=tuple(named), pretrain=pretrain, frozen=frozen, seed=seed, strict=strict, **given)
     known = Truth(truth) if truth else beside(log)
+    configured.unkept(config, store)
     _run(
         log,
         configured.asked(ctx, config, asked),
@@ -123,10 +124,11 @@ def replay(
     asked = configured.asked(ctx, config, dict(methods=(method,), seed=seed, strict=strict, **given))
     if len(asked["methods"]) > 1:
         fail(
-            f"{config}: learner.methods names {len(asked['methods'])}; replay takes one: give --method, or use backtest"
+            f"{config or 'environment'}: learner.methods names {len(asked['methods'])}; replay takes one: give --method, "
+            "or use backtest"
         )
     if asked.get("pretrain"):
-        fail(f"{config}: learner.pretrain belongs to backtests: leave it out, or use backtest")
+        fail(f"{config or 'environment'}: learner.pretrain belongs to backtests: leave it out, or use backtest")
     (method,) = asked["methods"]
     if method.startswith(RIVER):
         fail(f"method {method!r} cannot go on from a checkpoint: only `belated backtest` may ask for it")
@@ -134,6 +136,7 @@ def replay(
         fail(f"method {method!r} reads final labels before they are known: only `belated backtest` may ask for it")
     if method not in LIVE:
         fail(f"method {method!r} is unknown; choose from {', '.join(LIVE)}")
+    configured.unkept(config, store)
     _run(log, asked, poll, checkpoint_every, (store, checkpoints), json_, html, finished=not unfinished)
 
 

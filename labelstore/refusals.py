@@ -17,7 +17,8 @@ class StoreError(BelatedError):
     """The store cannot be used as asked; the message names it and the remedy."""
 
 
-AGAIN = "what was committed is kept: mend this and run the same command again"
+KEPT = "what was committed is kept"
+AGAIN = f"{KEPT}: mend this and run the same command again"
 REMEDIES: tuple[tuple[str, str], ...] = (
     (r"password authentication failed|no password supplied", f"put the right password into the environment: {SECRET}"),
     (r"no pg_hba\.conf entry", "let this host in: a line in the server's pg_hba.conf"),

@@ -144,7 +144,7 @@ def write(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-    except OSError:  # such as a full disk, which it would keep full
+    except BaseException:  # such as a full disk, which it would keep full, or a signal
         partial.unlink(missing_ok=True)
         raise
     partial.rename(path)

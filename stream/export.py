@@ -4,7 +4,7 @@
     .csv.gz     the same, packed without name or time: the same table gives the same bytes
     .parquet    with types, in row groups of 65,536 rows; needs the extra `parquet`
 
-A file has its name only when it is complete: until then it is called ``NAME.part``.
+A file has its name only when it is complete, see `stream.drafts`.
 """
 
 import gzip
@@ -20,6 +20,7 @@ from pydantic_core import to_json
 
 from labelstore.export import Row
 from labelstore.refusals import BelatedError
+from stream.drafts import draft
 
 COLUMNS = {
     "impression_id": "string", "user_id": "string", "item_id": "string", "at": "int64", "label": "int8",
@@ -165,15 +166,11 @@ def writing(path: Path, learners: Sequence[str], graph: bool = False) -> Iterato
             yield put
         sys.stdout.buffer.flush()
         return
-    part = path.with_name(path.name + ".part")
     try:
-        with part.open("wb", buffering=1 << 20) as stream:
+        with draft(path) as part, part.open("wb", buffering=1 << 20) as stream:
             with form(stream, columns) as put:
                 yield put
             stream.flush()
             os.fsync(stream.fileno())
-        part.replace(path)
     except OSError as error:
         raise ExportError(f"{path}: cannot be written ({error.strerror}); name another file, or make room") from None
-    finally:
-        part.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from kafka.errors import KafkaError
 from labelstore.ledger import Advance, Swap
 from stream import broker, journal, numbering
 from stream.config import Kafka
+from stream.drafts import drafts
 from stream.envelope import exact
 from stream.sources import Partition, SourceError
 from stream.start import start
@@ -71,31 +72,32 @@ def fetch(
     as ``run`` has read) into ``dst``.
 
     Raises:
-        SourceError: the broker cannot be reached or stops to answer. FileExistsError: ``dst`` holds something already.
+        SourceError: the broker cannot be reached or stops to answer. FileExistsError: ``dst`` holds something already,
+            see `drafts`.
     """
-    if dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
-        raise FileExistsError(f"{dst}: exists and is not empty; name a new folder, or remove this one first")
-    consumer = broker.consumer(config, **READING)
-    try:
-        found = broker.topics(consumer, config)
-        places = sorted(Partition(topic, n) for topic, numbers in found.items() for n in numbers)
-        ranges = _ranges(consumer, config, places, since, until, run.committed)
-        with ExitStack() as stack:
-            files = {place: stack.enter_context(_File(dst, place, ranges[place].begin)) for place in places}
-            _copy(consumer, ranges, files, told)
-            rows = [row for row in run.advances if _within(row, ranges)]
-            numbering.write(dst, {place: file.jumps for place, file in files.items()})
+    with drafts(dst) as place:
+        consumer = broker.consumer(config, **READING)
+        try:
+            found = broker.topics(consumer, config)
+            places = sorted(Partition(topic, n) for topic, numbers in found.items() for n in numbers)
+            ranges = _ranges(consumer, config, places, since, until, run.committed)
+            numbers, rows = place(numbering.NAME), [row for row in run.advances if _within(row, ranges)]
             if rows:
-                journal.write(dst, rows)
+                journal.write(place(journal.NAME), rows)
             if run.swaps is not None:
-                journal.write_swaps(dst, run.swaps)
-            for file in files.values():
-                file.finish()
-    except KafkaError as error:
-        raise SourceError(f"kafka {', '.join(config.servers)}: {error!r}; nothing was written to {dst}") from None
-    finally:
-        consumer.close(autocommit=False)
-    return Fetched(ranges, {place: file.records for place, file in files.items()}, len(rows))
+                journal.write(place(journal.SWAPS), run.swaps)
+            with ExitStack() as stack:
+                files = {
+                    one: stack.enter_context(_File(place(f"{one.topic}/{one.partition}.jsonl"), ranges[one].begin))
+                    for one in places
+                }
+                _copy(consumer, ranges, files, told)
+            numbering.write(numbers, {one: file.jumps for one, file in files.items()})
+        except KafkaError as error:
+            raise SourceError(f"kafka {', '.join(config.servers)}: {error!r}; nothing was written to {dst}") from None
+        finally:
+            consumer.close(autocommit=False)
+    return Fetched(ranges, {one: file.records for one, file in files.items()}, len(rows))
 
 
 def _ranges(
@@ -177,22 +179,19 @@ def _within(row: Advance, ranges: Mapping[Partition, Range]) -> bool:
 
 
 class _File:
-    """One partition being written, under a name that nobody takes for a log."""
+    """One partition being written."""
 
-    def __init__(self, dst: Path, place: Partition, begin: int) -> None:
-        self._final = dst / place.topic / f"{place.partition}.jsonl"
-        self._part = self._final.with_name(f"{place.partition}.jsonl.part")
+    def __init__(self, file: Path, begin: int) -> None:
+        self._file = file
         self.jumps: list[tuple[int, int]] = [(0, begin)]
         self.records, self._line, self._next = 0, 0, begin
 
     def __enter__(self) -> "_File":
-        self._part.parent.mkdir(parents=True, exist_ok=True)
-        self._stream: IO[bytes] = self._part.open("wb", buffering=1 << 18)
+        self._stream: IO[bytes] = self._file.open("wb", buffering=1 << 18)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
-        self._part.unlink(missing_ok=True)
 
     def write(self, record: Any) -> None:
         gap = record.offset - self._next
@@ -204,7 +203,3 @@ class _File:
         stamp = record.timestamp if record.timestamp is not None and record.timestamp >= 0 else None
         self._stream.write(exact(stamp, record.key, record.value or b"") + b"\n")
         self._line, self._next, self.records = self._line + 1, record.offset + 1, self.records + 1
-
-    def finish(self) -> None:
-        self._stream.flush()
-        self._part.replace(self._final)

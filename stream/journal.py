@@ -77,9 +77,9 @@ def read(folder: Path) -> Sequence[Advance]:
     return _read(folder / NAME, Advance, '{"topic": "...", "partition": 0, "offset": 0, "clock": ms}') or ()
 
 
-def write(folder: Path, rows: Iterable[Advance]) -> None:
-    """Put a journal beside a log."""
-    _write(folder / NAME, rows)
+def write(file: Path, rows: Iterable[Row]) -> None:
+    """Write what stands beside a log: its journal under `NAME`, or its swaps under `SWAPS`."""
+    file.write_bytes(b"".join(to_json(row._asdict()) + b"\n" for row in rows))
 
 
 def read_swaps(folder: Path) -> Sequence[Swap] | None:
@@ -89,11 +89,6 @@ def read_swaps(folder: Path) -> Sequence[Swap] | None:
         SourceError: a line of it is no swap.
     """
     return _read(folder / SWAPS, Swap, '{"at": ms, "version": 0}')
-
-
-def write_swaps(folder: Path, rows: Iterable[Swap]) -> None:
-    """Put swaps beside a log."""
-    _write(folder / SWAPS, rows)
 
 
 def _read(file: Path, kind: type[Row], example: str) -> list[Row] | None:
@@ -113,7 +108,3 @@ def _row(file: Path, n: int, line: bytes, kind: type[Row], example: str) -> Row:
     except (ValueError, TypeError):
         pass
     raise SourceError(f"{file}, line {n}: expected {example}; export the log again, with its journal")
-
-
-def _write(file: Path, rows: Iterable[Row]) -> None:
-    file.write_bytes(b"".join(to_json(row._asdict()) + b"\n" for row in rows))

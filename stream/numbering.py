@@ -67,11 +67,9 @@ def read(log: Path) -> dict[Partition, Numbering]:
         ) from None
 
 
-def write(log: Path, jumps: Mapping[Partition, Jumps]) -> None:
-    """Put it beside a log, whole or not at all."""
-    partial = log / f"{NAME}.part"
-    partial.write_bytes(to_json({f"{topic}/{partition}": rows for (topic, partition), rows in sorted(jumps.items())}))
-    partial.replace(log / NAME)
+def write(file: Path, jumps: Mapping[Partition, Jumps]) -> None:
+    """Write what stands beside a log under `NAME`."""
+    file.write_bytes(to_json({f"{topic}/{partition}": rows for (topic, partition), rows in sorted(jumps.items())}))
 
 
 def _partition(name: str) -> Partition:

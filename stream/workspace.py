@@ -4,7 +4,6 @@ A SQLite store has its checkpoints beside it. One on a server has them in a fold
 no other store.
 """
 
-import errno
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,15 +15,11 @@ from sqlalchemy.exc import ArgumentError
 
 from labelstore import lock
 from labelstore.address import EXPECTED, named, on_a_server, shown, sqlite_file
+from labelstore.refusals import KEPT
 from labelstore.store import LabelStore, StoreError, told_plainly
 from stream.checkpoint import Checkpoints
+from stream.drafts import refused
 from stream.settings import Settings
-
-REMEDIES = (
-    {code: "free some room" for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
-    | {code: "let this user read and write it" for code in (errno.EACCES, errno.EPERM)}
-    | {errno.EROFS: "name a place that can be written"}
-)
 
 
 @contextmanager
@@ -37,15 +32,26 @@ def opened(
         StoreError: it cannot be opened, another run is writing to it, or there is no room to write. What was committed
             stays; the same command goes on from there.
     """
-    with TemporaryDirectory(prefix="belated-") as temporary:
+    with nullcontext() if url else TemporaryDirectory(prefix="belated-") as temporary:
         url = url or f"sqlite:///{temporary}/store.db"
         folder = checkpoint_folder(url, checkpoints)
-        with alone(url, folder), told_plainly(url):
+        with _honest(bool(temporary)), alone(url, folder), told_plainly(url):
             facts = LabelStore(url, {settings.target: settings.window}, settings.kept)
             try:
                 yield facts, Checkpoints(facts, folder, settings)
             finally:
                 facts.close()
+
+
+@contextmanager
+def _honest(temporary: bool) -> Iterator[None]:
+    """Of a temporary store nothing is kept, and what is said of it does not say so."""
+    try:
+        yield
+    except StoreError as error:
+        if not temporary:
+            raise
+        raise StoreError(str(error).replace(f"{KEPT}: ", "").replace(f": {KEPT}", "")) from None
 
 
 def checkpoint_folder(url: str, given: Path | None = None) -> Path:
@@ -132,9 +138,6 @@ def _writing(url: str, folder: Path | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in REMEDIES:
+        if (said := refused(error, folder or shown(url))) is None:
             raise
-        place = error.filename or folder or shown(url)
-        raise StoreError(
-            f"{place}: {error.strerror}; {REMEDIES[error.errno]}, and run the same command again: what was committed is kept"
-        ) from None
+        raise StoreError(f"{said}, and run the same command again: {KEPT}") from None

@@ -1,7 +1,15 @@
 """The command line as a user meets it: commands, results, errors in one line."""
 
 import json
+import os
+import resource
 import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +21,7 @@ from learner.names import DEFAULT, USUAL
 from strategies import DAY, HOUR, T0, lines
 from stream import cli
 from stream.commands import replays
+from stream.drafts import draft
 from stream.loop import Loop
 from test_loop import own
 
@@ -199,6 +208,28 @@ def test_interrupted_it_says_what_stands(log: Path, tmp_path: Path, monkeypatch:
     assert belated("replay", log, "--store", url).returncode == 0
 
 
+def test_a_signal_leaves_no_temporary_store(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM ends a command as Ctrl-C does, with status 143; where a store is given no temporary one is made."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    stores = []
+
+    def run(loop: Loop, *told: Any) -> None:
+        stores.append(len(list((tmp_path / "temporary").iterdir())))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Loop, "run", run)
+    done = belated("replay", log)
+    assert (done.returncode, "error: interrupted\n" in done.stderr, "the store stands" in done.stderr) == (
+        143,
+        True,
+        False,
+    )
+    assert belated("replay", log, "--store", f"sqlite:///{tmp_path}/s.db").returncode == 143
+    assert stores == [1, 0]
+    assert not list((tmp_path / "temporary").iterdir())
+
+
 def test_nothing_has_settled(log: Path) -> None:
     """A table of dashes is explained."""
     done = belated("backtest", str(log), "--methods", "settled", "--window", "366d")
@@ -341,6 +372,67 @@ def test_results_that_cannot_be_written_are_told_first(
     assert done.returncode == 2
     assert f"error: {option} {tmp_path / name}: {says}" in done.stderr
     assert not (tmp_path / "a.db").exists()
+
+
+def test_a_backtest_that_nobody_can_take_is_not_lost(log: Path, tmp_path: Path) -> None:
+    """Where the results cannot be written the table is told, and where the table cannot the results are written."""
+    done = belated("replay", log, *SHORT, "--json", "/dev/full")
+    assert (done.returncode, "judged on settled labels" in done.stdout) == (2, True)
+    assert "error: /dev/full: No space left on device; free some room" in done.stderr
+    run = [sys.executable, "-m", "stream.cli", "replay", str(log), *SHORT, "--json", str(tmp_path / "r.json")]
+    with Path("/dev/full").open("w") as full:
+        told = subprocess.run(run, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert told.returncode == 2
+    assert "error: output: No space left on device; free some room" in told.stderr
+    assert "Exception ignored" not in told.stderr
+    assert json.loads((tmp_path / "r.json").read_text())["methods"]
+
+
+@contextmanager
+def little_room() -> Iterator[None]:
+    """No file may grow past 2,000 bytes."""
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(log: Path, tmp_path: Path) -> None:
+    """What cannot be written whole is not there; what a temporary store had is not said to be kept."""
+    old = tmp_path / "old.json"
+    old.write_text("before")
+    with little_room():
+        made = belated("simulate", tmp_path / "log", "--impressions", "200")
+        init = belated("config", "init", tmp_path / "belated.toml")
+        done = belated("replay", log, *SHORT, "--json", old)
+    for one, place in ((made, tmp_path / "log"), (init, tmp_path / "belated.toml")):
+        assert one.returncode == 2
+        assert f"error: {place}: File too large; free some room\n" in one.stderr
+    assert done.returncode == 2
+    assert "mend this and run the same command again" in done.stderr
+    assert "kept" not in done.stderr
+    assert old.read_text() == "before"
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [old]
+
+
+def test_a_file_is_old_or_new(tmp_path: Path) -> None:
+    """Never in between, and nothing else is left; the file behind a link is the one that is written."""
+    file = tmp_path / "r.json"
+    (tmp_path / "link").symlink_to(file)
+
+    def fail() -> None:
+        with draft(file) as place:
+            place.write_text("half")
+            raise KeyboardInterrupt
+
+    with draft(tmp_path / "link") as place:
+        place.write_text("whole")
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert file.read_text() == "whole"
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "link", file]
 
 
 def test_a_truth_of_a_longer_window_is_not_compared_with(tmp_path: Path) -> None:

@@ -194,6 +194,28 @@ def test_what_the_environment_says_is_blamed_there_and_heard_where_it_is_used(
     assert re.search(r'conversions = "conversions" +default', shown), shown
 
 
+def test_the_environment_is_heard_with_a_file_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One rule for both; a store that is named beside --store is not written to, and that is said."""
+    log, empty = tmp_path / "log.jsonl", tmp_path / "belated.toml"
+    log.write_bytes(b"\n".join(lines(graph_shop(users=20))) + b"\n")
+    empty.write_text("")
+    monkeypatch.setenv("BELATED_LEARNER__METHODS", '["pq"]')
+    for command in ("replay", "backtest"):
+        for more in ((), ("-c", empty)):
+            done = belated(command, log, *more)
+            assert (" pq " in done.stdout, " hybrid " in done.stdout) == (True, False), done
+            assert "nothing is kept" not in done.stderr
+    empty.write_text(f'[store]\nurl = "sqlite:///{tmp_path}/a.db"\n')
+    assert (
+        f"nothing is kept: store.url of {empty} is for the daemon; give --store"
+        in belated("replay", log, "-c", empty).stderr
+    )
+    monkeypatch.setenv("BELATED_STORE__URL", f"sqlite:///{tmp_path}/b.db")
+    assert "nothing is kept: BELATED_STORE__URL is for the daemon" in belated("backtest", log).stderr
+    assert "nothing is kept" not in belated("replay", log, "--store", f"sqlite:///{tmp_path}/c.db").stderr
+    assert [file.name for file in tmp_path.glob("*.db")] == ["c.db"]
+
+
 def test_a_service_of_kubernetes_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     """It puts variables of its own into the environment of every container."""
     monkeypatch.setenv("BELATED_HTTP_PORT", "tcp://10.96.0.7:8080")

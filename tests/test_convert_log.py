@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from stream.convert.log import CUT_OFF, Summary, rows, writing
+from stream.drafts import drafts
 
 EVENT: dict[str, object] = {"type": "item", "item_id": "a", "at": 1_500_000_000_000}
 
@@ -45,6 +46,19 @@ def test_an_error_leaves_no_file(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
+def test_half_of_the_names_are_none(tmp_path: Path) -> None:
+    """Where a file cannot be given its name, those that have theirs already go too."""
+
+    def fail() -> None:
+        with drafts(tmp_path) as place:
+            place("offsets.json").write_text("{}")
+            place("events/0.jsonl")
+
+    with pytest.raises(FileNotFoundError):
         fail()
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 

@@ -73,9 +73,10 @@ def test_each_starts_when_what_it_needs_is_there(services: dict[str, Any]) -> No
 
 
 def test_the_learner_is_shut_in(services: dict[str, Any]) -> None:
-    """Not root, no capabilities, a read-only root file system; what lasts is on the named volume."""
+    """Not root, no capabilities, a read-only root, an init that passes signals on; what lasts is on the named volume."""
     learner, dockerfile = services["learner"], (FILE.parent / "deploy" / "Dockerfile").read_text()
     assert learner["read_only"]
+    assert learner["init"]
     assert learner["cap_drop"] == ["ALL"]
     assert "checkpoints:/var/lib/belated" in learner["volumes"]
     assert "USER belated" in dockerfile

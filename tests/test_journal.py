@@ -213,7 +213,7 @@ def test_a_file_beside_the_log_is_obeyed(tmp_path: Path) -> None:
         (tmp_path / place.topic).mkdir(exist_ok=True)
         (tmp_path / place.topic / f"{place.partition}.jsonl").write_bytes(b"\n".join(values) + b"\n")
     assert replayed(FileSource(tmp_path)).late == 0
-    journal.write(tmp_path, [Advance("events", 0, 1, T0 + 40)])
+    journal.write(tmp_path / journal.NAME, [Advance("events", 0, 1, T0 + 40)])
     assert journal.read(tmp_path) == [Advance("events", 0, 1, T0 + 40)]
     assert [replayed(FileSource(tmp_path), poll=poll).late for poll in (1, 100)] == [1, 1]
 

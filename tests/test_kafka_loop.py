@@ -86,7 +86,7 @@ def exported(folder: Path, log: dict[tuple[str, int], list[bytes | Record]], row
         (folder / topic).mkdir(parents=True, exist_ok=True)
         values = (record.value for record in records if isinstance(record, Record))
         (folder / topic / f"{partition}.jsonl").write_bytes(b"".join(value + b"\n" for value in values))
-    journal.write(folder, rows)
+    journal.write(folder / journal.NAME, rows)
 
 
 def test_a_live_run_that_is_killed_is_its_replay(kafka: str, tmp_path: Path) -> None:

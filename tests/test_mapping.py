@@ -271,7 +271,7 @@ def test_a_user_is_erased_from_records_of_their_own_shape(tmp_path: Path) -> Non
     file = tmp_path / "shop" / "0.jsonl"
     file.parent.mkdir()
     file.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
-    numbering.write(tmp_path, {Partition("shop", 0): [(0, 100), (4, 900)]})
+    numbering.write(tmp_path / numbering.NAME, {Partition("shop", 0): [(0, 100), (4, 900)]})
     found = blank(FileSource(tmp_path), Traces("u1"), strict=False, mapping=MAPPING)
     assert sorted(place.offset for place in found.lines) == [103, 900, 901, 905]
     assert [n for n, line in enumerate(file.read_bytes().splitlines()) if not line] == [3, 4, 5, 9]

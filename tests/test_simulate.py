@@ -221,6 +221,23 @@ def test_days_are_as_many_as_were_asked_for() -> None:
     assert 1.005 < (at.max() - START) / DAY <= 1.01
 
 
+def test_half_a_log_is_none(tmp_path: Path) -> None:
+    """Interrupted when its first partitions are written, nothing has a name yet; the same again writes all of it."""
+    scenario, folder = Scenario(impressions=500, partitions=3), tmp_path / "log"
+
+    def told(done: int, total: int) -> None:
+        if done == 5:
+            assert {file.suffix for file in folder.rglob("*") if file.is_file()} == {".part"}
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(scenario, folder, told)
+    assert not [file for file in folder.rglob("*") if file.is_file()]
+    (folder / "events" / "7.jsonl.part").write_text("of one that was killed")
+    write(scenario, folder)
+    assert len(FileSource(folder).partitions()) == 3
+
+
 def test_a_single_impression(tmp_path: Path) -> None:
     """The smallest world there is."""
     counts = write(Scenario(impressions=1, days=0.01), tmp_path / "log")

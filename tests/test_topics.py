@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from labelstore.events import ADAPTER
 from strategies import HOUR, T0, lines
-from stream import numbering
+from stream import fetch, numbering
 from stream.appending import Tail
 from stream.backtest import backtest
 from stream.cli import app
@@ -161,6 +161,26 @@ def test_a_part_of_a_log_keeps_its_offsets(topics: Kafka, tmp_path: Path) -> Non
     assert isinstance(again.exception, FileExistsError)
 
 
+def test_an_export_that_failed_can_be_repeated(topics: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted after all was copied it leaves no file; the same command writes the log."""
+    log = write(tmp_path / "log", {f"{topics.impressions}/0": lines([impression(n) for n in range(3)])})
+    produced = belated(tmp_path, "produce", log, "--keep-partitions", "--topic-of", "log", "--create")
+    assert produced.exit_code == 0, produced.output
+    copy = fetch._copy
+
+    def interrupted(*given: Any) -> None:
+        copy(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fetch, "_copy", interrupted)
+        assert belated(tmp_path, "export", tmp_path / "home").exit_code == 130
+    assert not [file for file in (tmp_path / "home").rglob("*") if file.is_file()]
+    done = belated(tmp_path, "export", tmp_path / "home")
+    assert done.exit_code == 0, done.output
+    assert [len(rows) for rows in all_of(tmp_path / "home").values() if rows] == [3]
+
+
 def _until_some(topics: Kafka) -> None:
     """Wait until Kafka has a record of an impression."""
     from kafka import KafkaConsumer, TopicPartition
@@ -278,7 +298,7 @@ def test_lines_and_offsets_are_one_to_one(parts: list[tuple[int, int]]) -> None:
 def test_appending_to_an_exported_log_goes_on_with_its_offsets(tmp_path: Path) -> None:
     """A retried dead letter gets the offset after the last, not the number of its line."""
     write(tmp_path, {"e/0": lines([impression(0), impression(1)])})
-    numbering.write(tmp_path, {Partition("e", 0): [(0, 500)]})
+    numbering.write(tmp_path / numbering.NAME, {Partition("e", 0): [(0, 500)]})
     source = FileSource(tmp_path)
     tail = Tail(source.file(Partition("e", 0)), source.numbers(Partition("e", 0)))
     assert tail.append(lines([impression(2)])) == 502
@@ -308,11 +328,11 @@ def test_long_gaps_are_jumps_and_short_ones_blank_lines(tmp_path: Path) -> None:
     """Offsets survive compaction of any size, and the file stays as small as its records."""
     place = Partition("e", 0)
     offsets = [500, 501, 504, 10**9, 10**9 + 1_000]
-    with _File(tmp_path, place, 498) as file:
+    (tmp_path / "e").mkdir()
+    with _File(tmp_path / "e" / "0.jsonl", 498) as file:
         for offset in offsets:
             file.write(Sent(offset, 5, None, None if offset == 501 else b"{}"))
-        numbering.write(tmp_path, {place: file.jumps})
-        file.finish()
+        numbering.write(tmp_path / numbering.NAME, {place: file.jumps})
     records = list(FileSource(tmp_path).records(place))
     assert [record.offset for record in records] == offsets
     assert records[1].value == b""

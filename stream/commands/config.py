@@ -11,6 +11,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from stream.config import SECRETS, Config, load
+from stream.drafts import draft
 from stream.environment import heard, variable
 from stream.settings import Settings, lasts, spell
 from stream.terminal import out
@@ -40,11 +41,10 @@ def init(
     if str(file) == "-":
         typer.echo(template(), nl=False)
         return
-    try:
-        with file.open("x", encoding="utf-8") as stream:
-            stream.write(template())
-    except FileExistsError:
-        raise FileExistsError(f"{file}: exists already and is left as it is; name another file") from None
+    if file.exists():
+        raise FileExistsError(f"{file}: exists already and is left as it is; name another file")
+    with draft(file) as place:
+        place.write_text(template(), encoding="utf-8")
     out.print(f"{file}: every key with its default; a line without its # changes one", markup=False)
 
 

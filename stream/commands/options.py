@@ -15,7 +15,8 @@ Config = Annotated[
     typer.Option(
         "--config",
         "-c",
-        help="settings: their \\[mapping] reads foreign JSON, their \\[learner] stands in for options not given",
+        help="settings: their \\[mapping] reads foreign JSON, their \\[learner] stands in for options not given, as the "
+        "environment does (BELATED_LEARNER__WINDOW=7d)",
     ),
 ]
 Target = Annotated[str, typer.Option(help="the kind of conversion to predict")]

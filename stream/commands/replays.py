@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +13,9 @@ from learner.names import DEFAULT, GRAPH_DEFAULT, LIVE, NAMES, ORACLES, USUAL
 from stream.commands import configured, options
 from stream.commands.logs import convert, records, source_of, tune_garbage_collector
 from stream.commands.results import results
+from stream.drafts import draft
 from stream.settings import RIVER, Settings, duration, spell
-from stream.terminal import err, fail, progress, warn
+from stream.terminal import err, fail, note, progress, warn
 
 
 def backtest(
@@ -68,6 +70,7 @@ def backtest(
     given |= dict(graph_every=graph_every, graph_method=graph_method)
     asked = dict(methods=tuple(named), pretrain=pretrain, frozen=frozen, seed=seed, strict=strict, **given)
     known = Truth(truth) if truth else beside(log)
+    configured.unkept(config, store)
     _run(
         log,
         configured.asked(ctx, config, asked),
@@ -121,10 +124,11 @@ def replay(
     asked = configured.asked(ctx, config, dict(methods=(method,), seed=seed, strict=strict, **given))
     if len(asked["methods"]) > 1:
         fail(
-            f"{config}: learner.methods names {len(asked['methods'])}; replay takes one: give --method, or use backtest"
+            f"{config or 'environment'}: learner.methods names {len(asked['methods'])}; replay takes one: give --method, "
+            "or use backtest"
         )
     if asked.get("pretrain"):
-        fail(f"{config}: learner.pretrain belongs to backtests: leave it out, or use backtest")
+        fail(f"{config or 'environment'}: learner.pretrain belongs to backtests: leave it out, or use backtest")
     (method,) = asked["methods"]
     if method.startswith(RIVER):
         fail(f"method {method!r} cannot go on from a checkpoint: only `belated backtest` may ask for it")
@@ -132,6 +136,7 @@ def replay(
         fail(f"method {method!r} reads final labels before they are known: only `belated backtest` may ask for it")
     if method not in LIVE:
         fail(f"method {method!r} is unknown; choose from {', '.join(LIVE)}")
+    configured.unkept(config, store)
     _run(log, asked, poll, checkpoint_every, (store, checkpoints), json_, html, finished=not unfinished)
 
 
@@ -154,15 +159,20 @@ def _run(
     _writable(json_, html)
     truth = _comparable(truth, settings)
     tune_garbage_collector()
-    with progress(f"{'replay' if len(settings.methods) == 1 else 'backtest'} {log}", records(source)) as told:
-        how = dict(
-            store=kept[0], checkpoints=kept[1], poll=poll, every=every, told=told, truth=truth, pictures=bool(html)
-        )
-        result = (
-            run.several(seeds, str(log), source, settings, **how)
-            if seeds > 1
-            else run.backtest(str(log), source, settings, **how, finished=finished)
-        )
+    try:
+        with progress(f"{'replay' if len(settings.methods) == 1 else 'backtest'} {log}", records(source)) as told:
+            how = dict(
+                store=kept[0], checkpoints=kept[1], poll=poll, every=every, told=told, truth=truth, pictures=bool(html)
+            )
+            result = (
+                run.several(seeds, str(log), source, settings, **how)
+                if seeds > 1
+                else run.backtest(str(log), source, settings, **how, finished=finished)
+            )
+    except (KeyboardInterrupt, SystemExit):
+        if kept[0]:
+            note("the store stands where its last commit was, and the same command goes on from there")
+        raise
     for place, why in source.left.items():
         warn(f"{source.file(place)}: {why}: it was left for the next run")
     _tell(result, json_, html)
@@ -180,20 +190,27 @@ def _comparable(truth: Any, settings: Settings) -> Any:
 
 
 def _tell(result: Any, json_: Path | None, html: Path | None) -> None:
-    """Write and print what came out."""
-    if html:
-        from stream.report import write
+    """Print what came out, and write it: each of them whatever becomes of the others."""
+    told = json.dumps(result.summary, indent=2)
+    with ExitStack() as written:
+        if html:
+            from stream.report import write
 
-        write(result, html)
-    if json_ and str(json_) != "-":
-        json_.write_text(json.dumps(result.summary, indent=2) + "\n")
-    if str(json_) == "-":
-        typer.echo(json.dumps(result.summary, indent=2))
-    else:
-        results(result.summary)
+            written.callback(write, result, html)
+        if json_ and str(json_) != "-":
+            written.callback(_write, json_, told)
+        if str(json_) == "-":
+            typer.echo(told)
+        else:
+            results(result.summary)
     for what, path in (("results", json_), ("report", html)):
         if path and str(path) != "-":
             err.print(f"{what}: {path.resolve()}", soft_wrap=True)
+
+
+def _write(file: Path, text: str) -> None:
+    with draft(file) as place:
+        place.write_text(text + "\n")
 
 
 def _writable(json_: Path | None, html: Path | None) -> None:
@@ -204,7 +221,8 @@ def _writable(json_: Path | None, html: Path | None) -> None:
         if path is None or str(path) == "-":
             continue
         why = misplaced(path)
-        if not why and not os.access(path if path.exists() else path.parent, os.W_OK):
+        needed = [path] * path.exists() + [path.resolve().parent] * (path.is_file() or not path.exists())
+        if not why and not all(os.access(place, os.W_OK) for place in needed):
             why = "cannot be written; name another file"
         if why:
             fail(f"{option} {path}: {why}")

@@ -16,6 +16,7 @@ from typing import IO
 
 from pydantic_core import to_json
 
+from stream.drafts import drafts
 from stream.sources import SourceError
 
 Advance = Callable[[int, int], None]
@@ -73,27 +74,18 @@ def writing(dst: Path, summary: Summary) -> Iterator[Log]:
     """A new log in the folder ``dst``. What an error or a kill leaves behind is never taken for a log.
 
     Raises:
-        FileExistsError: ``dst`` holds something already, other than the rest of a killed conversion.
+        FileExistsError: ``dst`` holds something already, see `drafts`.
         SourceError: no event was written.
     """
-    final = dst / "events" / "0.jsonl"
-    part = final.with_name("0.jsonl.part")
-    if dst.exists() and (not dst.is_dir() or any(f != part and not f.is_dir() for f in dst.rglob("*"))):
-        raise FileExistsError(f"{dst}: exists and is not empty; name a new folder, or remove this one first")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with part.open("wb", buffering=1 << 20) as file:
-            yield Log(file, summary)
-            if not summary.events:
-                why = f"; {summary.notes[0]}" if summary.notes else ""
-                raise SourceError(
-                    f"{dst}: nothing of {summary.rows:,} rows could be converted{why}; give a file of the data set you name"
-                )
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(final)
-    finally:
-        part.unlink(missing_ok=True)
+    with drafts(dst) as place, place("events/0.jsonl").open("wb", buffering=1 << 20) as file:
+        yield Log(file, summary)
+        if not summary.events:
+            why = f"; {summary.notes[0]}" if summary.notes else ""
+            raise SourceError(
+                f"{dst}: nothing of {summary.rows:,} rows could be converted{why}; give a file of the data set you name"
+            )
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def rows(src: Path, summary: Summary, advance: Advance) -> Iterator[str]:

@@ -4,7 +4,8 @@
     DST/truth.csv.gz          impression_id, p (the known P(label = 1 | x)), label, delay_ms (empty without a purchase)
     DST/scenario.json         every knob
 
-Arrival is apart from event time: a late record stands further down its partition, behind records that are younger.
+Arrival is apart from event time: a late record stands further down its partition, behind records that are younger. The log
+appears under its names only when it is complete.
 """
 
 import gzip
@@ -18,11 +19,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.drafts import Place, drafts
 from stream.simulate.scenario import DAY, START, Scenario
 from stream.simulate.world import DEVICES, SEGMENTS, Ints, World, simulate
 
 TRUTH, SCENARIO = "truth.csv.gz", "scenario.json"
-PART = ".part"  # what a kill leaves behind is never taken for a log
 
 
 class Records(NamedTuple):
@@ -42,8 +43,11 @@ def write(s: Scenario, dst: Path, told: Callable[[int, int], None] = lambda done
     Raises:
         FileExistsError: ``dst`` holds something already.
     """
-    if dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
-        raise FileExistsError(f"{dst}: exists and is not empty; name a new folder, or remove this one first")
+    with drafts(dst) as place:
+        return _write(s, place, told)
+
+
+def _write(s: Scenario, place: Place, told: Callable[[int, int], None]) -> Counter[str]:
     steps = 4 + s.partitions
     told(0, steps)
     world = simulate(s)
@@ -57,18 +61,18 @@ def write(s: Scenario, dst: Path, told: Callable[[int, int], None] = lambda done
     mess = np.random.default_rng([s.seed, 4])
     arrival, chosen = _arrive(s, mess, at)
     counts["duplicates"] = len(chosen) - len(at)
-    place = world.user[row[chosen]] % s.partitions
+    home = world.user[row[chosen]] % s.partitions
     order = np.lexsort((chosen, arrival))
     torn = mess.random(len(chosen)) < s.broken
     counts["broken"] = int(torn.sum())
     told(3, steps)
-    (dst / "events").mkdir(parents=True, exist_ok=True)
+    knobs = s.model_dump(mode="json") | {"changes_at": s.changes_at}
+    place(SCENARIO).write_text(json.dumps(knobs, indent=2) + "\n")
+    _truth(place(TRUTH), world)
     for partition in range(s.partitions):
-        mine = order[place[order] == partition]
-        _write(dst / "events" / f"{partition}.jsonl", lines, chosen[mine], torn[mine])
+        mine = order[home[order] == partition]
+        _partition(place(f"events/{partition}.jsonl"), lines, chosen[mine], torn[mine])
         told(4 + partition, steps)
-    _truth(dst / TRUTH, world)
-    (dst / SCENARIO).write_text(json.dumps(s.model_dump(mode="json") | {"changes_at": s.changes_at}, indent=2) + "\n")
     told(steps, steps)
     return counts
 
@@ -153,14 +157,12 @@ def _arrive(s: Scenario, mess: np.random.Generator, at: Ints) -> tuple[Ints, Int
     return np.where(out, s.changes_at - DAY, arrival), chosen
 
 
-def _write(file: Path, lines: list[str], chosen: Ints, torn: NDArray[np.bool_]) -> None:
-    part = file.with_name(file.name + PART)
-    with part.open("w", encoding="utf-8", buffering=1 << 20) as out:
+def _partition(file: Path, lines: list[str], chosen: Ints, torn: NDArray[np.bool_]) -> None:
+    with file.open("w", encoding="utf-8", buffering=1 << 20) as out:
         for n, cut in zip(chosen.tolist(), torn.tolist(), strict=True):
             if cut:
                 out.write(lines[n][:40] + "\n")
             out.write(lines[n] + "\n")
-    part.replace(file)
 
 
 def _truth(file: Path, w: World) -> None:

@@ -88,7 +88,7 @@ class Loop:
         self._checkpoints.forward(self._outbox)
         self._pace.stop = stop
         while not (over := self.reading.over) and not stop():
-            self._pace.turn(self.reading.read(self._poll))
+            self._pace.turn(self.reading.read(self._poll, self._passed))
             self._advance(self.reading.clocks.value)
             told(self.counts["read"])
             self._measure()

@@ -215,6 +215,28 @@ def test_killed_while_a_process_learns(whole: tuple[Path, Any], tmp_path: Path) 
     assert result[1][1:] == whole[1][0][1][1:]
 
 
+def test_what_waits_for_a_refresh_is_bounded(
+    whole: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While event time waits, a full room is not filled any further; the log is polled, is not over, and loses nothing."""
+    monkeypatch.setattr("stream.reading.AHEAD", 100)
+    polls: list[Any] = []
+
+    class Polled(Live):
+        def poll(self, limit: int, paused: Any = frozenset()) -> Any:
+            polls.append(paused)
+            return super().poll(limit, paused)
+
+    with opened(f"sqlite:///{tmp_path}/store.db", SETTINGS) as (store, checkpoints):
+        loop = Loop(Polled(parts(EVENTS, 2)), SETTINGS, store, checkpoints, poll=50, aside=True)
+        loop.graph._start = lambda: None  # type: ignore[method-assign]  # it learns for ever
+        loop.run(stop=lambda: len(polls) == 120)
+        assert polls[-1] == frozenset(loop.source.partitions())
+        assert loop.passed < T0 + 6 * DAY <= loop.reading.clocks.value
+        assert 100 <= len(loop.reading.waiting) < 250  # without the pause 800
+    assert run(tmp_path, parts(EVENTS, 2))[0][1][1:] == whole[1][0][1][1:]
+
+
 def test_aside_and_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Learned in processes of their own while events pass; a replay that is told the swaps ends with the same bytes."""
     monkeypatch.setitem(GRAPH_METHODS, "dual", USUAL)  # as the other process has it

@@ -23,7 +23,7 @@ class Aside:
     def begin(self, snapshot: str, before: str | None) -> None:
         """Learn from this file; ``before``: the file of the bundle that is served."""
         files = [snapshot] if before is None else [snapshot, before]
-        self._command = [sys.executable, "-m", "stream.refresh_worker", str(self._folder), *files]
+        self._command = [sys.executable, "-m", "stream.refresh_worker", str(os.getpid()), str(self._folder), *files]
         self._tries = 0
         self._spawn()
 

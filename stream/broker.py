@@ -1,25 +1,25 @@
 """Reaching the broker: the client's options, and what is wrong when it cannot be reached.
 
 kafka-python tries again and again, and ends with "unable to bootstrap" whatever the reason. So each server is looked at
-first with a plain socket (`stream.probe`), and what kafka-python logs during the start is listened to.
+first with a plain socket (`stream.probe`), and what kafka-python logs meanwhile is listened to (`stream.admission`).
 """
 
-import logging
 import ssl
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
 
+from stream.admission import listening, refusal, unknown
 from stream.config import Kafka
 from stream.environment import variable
 from stream.probe import probe
 from stream.sources import Partition, SourceError
+from stream.start import start
 
 NAME = "belated"  # the client's, and that of the group whose offsets are a courtesy
 ATTEMPT = 2_000  # ms for one try; in between, what was logged is looked at
@@ -61,7 +61,7 @@ def consumer(config: Kafka, **more: Any) -> KafkaConsumer:
             except KafkaError as error:
                 reason = refusal(config, said, error)
                 if reason or left <= ATTEMPT:
-                    raise SourceError(reason or _unknown(config, said, error)) from None
+                    raise SourceError(reason or unknown(config, said, error)) from None
 
 
 def _attempt(told: dict[str, Any]) -> KafkaConsumer:
@@ -162,6 +162,24 @@ def span(
     return {Partition(*p): n for p, n in first.items()}, {Partition(*p): n for p, n in ends.items()}
 
 
+def begin(
+    consumer: KafkaConsumer, config: Kafka, first: Mapping[Partition, int], ends: Mapping[Partition, int]
+) -> Mapping[Partition, int]:
+    """Where ``config.start`` is in each partition, between its first offset and its end.
+
+    Raises:
+        SourceError: it is no start.
+    """
+    try:
+        found = start(config.start, time.time_ns() // 1_000_000)
+    except ValueError as error:
+        raise SourceError(f"kafka.start: {error}") from None
+    if isinstance(found, str):
+        return first if found == "earliest" else ends
+    at = consumer.offsets_for_times({TopicPartition(*p): found for p in ends}, timeout_ms=config.timeout)
+    return {Partition(*p): one.offset if one else ends[Partition(*p)] for p, one in at.items()}
+
+
 def unblock(consumer: Any) -> None:
     """Let records come again that the client set aside when their partition was paused.
 
@@ -196,54 +214,3 @@ def tls(config: Kafka) -> ssl.SSLContext | None:
                 f"key ({error}); a key's password comes from {variable('kafka.key_password')}"
             ) from None
     return context
-
-
-class _Said(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
-@contextmanager
-def listening() -> Iterator[list[str]]:
-    """What kafka-python warns of meanwhile."""
-    handler, logger = _Said(), logging.getLogger("kafka")
-    logger.addHandler(handler)
-    try:
-        yield handler.lines
-    finally:
-        logger.removeHandler(handler)
-
-
-def refusal(config: Kafka, said: list[str], error: Exception) -> str | None:
-    """Why the broker does not let us in, where waiting will not help; None if that is not the reason."""
-    text, servers = "\n".join([*said, repr(error)]), ", ".join(config.servers)
-    if "UnsupportedSaslMechanism" in text:
-        return f"kafka {servers}: the broker does not offer mechanism {config.mechanism}; correct kafka.mechanism"
-    if "IllegalSaslState" in text:
-        return f"kafka {servers}: the listener takes no user and password; set a kafka.protocol without SASL"
-    if "SaslAuthenticationFailed" in text or "uthentication failed" in text:
-        return (
-            f"kafka {servers}: user {config.username!r} was refused ({config.mechanism}): wrong name or password; correct "
-            f"kafka.username, and the password in {variable('kafka.password')}"
-        )
-    return None
-
-
-def _unknown(config: Kafka, said: list[str], error: Exception) -> str:
-    servers, last = ", ".join(config.servers), said[-1] if said else str(error)
-    if config.protocol.startswith("SASL") and any("disconnected" in line for line in said):
-        return (  # a refusal and its hang-up arrive as one, and the client may see the second only
-            f"kafka {servers}: the broker hangs up on user {config.username!r} ({config.mechanism}): wrong name or "
-            "password, or a mechanism that it does not offer; correct kafka.username, kafka.mechanism, and "
-            f"{variable('kafka.password')}"
-        )
-    if config.password:
-        last = last.replace(config.password.get_secret_value(), "***")
-    return (
-        f"kafka {servers}: it listens, but no conversation came about as {config.protocol} within "
-        f"{config.timeout / 1000:g} s (the client says: {last}); check kafka.protocol"
-    )

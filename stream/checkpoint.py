@@ -41,6 +41,8 @@ class Checkpoints:
     def __init__(self, store: LabelStore, folder: Path, settings: Settings) -> None:
         self._store, self.folder, self._settings = store, folder, settings
         folder.mkdir(parents=True, exist_ok=True)
+        for partial in folder.glob("*[0-9].partial"):  # of one that was killed: only the writer is here
+            partial.unlink(missing_ok=True)
         self.n = 0  # of the last commit
         self._forwarded: Place | None = None  # of dead letters, as far as this round has come
         self.made = 0.0  # when the one that was loaded was, s; of the machine's clock, to be shown
@@ -138,7 +140,7 @@ REMEDY = "restore it from a backup, or rebuild by replaying the log into a new -
 
 def write(path: Path, data: bytes) -> None:
     """All of it under that name, or nothing: also when the machine loses power."""
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f"{path.stem}-{os.getpid()}.partial")  # no other process writes to it
     try:
         with partial.open("wb") as stream:
             stream.write(data)

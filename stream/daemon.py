@@ -138,11 +138,11 @@ def run(
             live = source()
             pace = dict(every=stored.records, every_s=stored.every / 1000)
             loop = Loop(live, settings, store, checkpoints, outbox=outbox, aside=True, **pace)  # type: ignore[arg-type]  # each its own
-            if not loop.numbers.commit:
-                loop.commit()  # where the log is read from is known from here on, whatever happens
-            log.info("going on", commit=loop.numbers.commit, read=loop.counts["read"])
-            health.publish(status_of(loop, live))  # ready, however long the first turn takes
             try:
+                if not loop.numbers.commit:
+                    loop.commit()  # where the log is read from is known from here on, whatever happens
+                log.info("going on", commit=loop.numbers.commit, read=loop.counts["read"])
+                health.publish(status_of(loop, live))  # ready, however long the first turn takes
                 loop.run(_Telling(loop, live, health, log), stop)
             finally:
                 loop.graph.leave()

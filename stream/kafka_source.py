@@ -11,17 +11,17 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from kafka import TopicPartition
 from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError, RetriableError
 
 from labelstore.ledger import Advance
-from stream import broker
+from stream import admission, broker
 from stream.config import Kafka
 from stream.courtesy import Courtesy
 from stream.sources import NO_MARKS, Partition, Record, SourceError
-from stream.start import start
 
 WAIT = 200  # ms for which a poll waits for the first record
 ASK = 1.0  # seconds between two questions for the ends of partitions, at most
@@ -53,6 +53,8 @@ class KafkaSource:
         self.reachable = True
         self._consumer = broker.consumer(config, **READING)
         self._courtesy = Courtesy(config)
+        self._listening = ExitStack()
+        self._said = self._listening.enter_context(admission.listening())  # since the broker was last asked
         self._next: dict[Partition, int] = {}
         self._ends: dict[Partition, int] = {}
         self._still: dict[Partition, tuple[int, float]] = {}  # position at the end, and since when that is known
@@ -68,6 +70,7 @@ class KafkaSource:
         """Leave the broker."""
         self._consumer.close(autocommit=False, timeout_ms=ANSWER)
         self._courtesy.close()
+        self._listening.close()
 
     def partitions(self) -> list[Partition]:
         return list(self._partitions)
@@ -92,7 +95,7 @@ class KafkaSource:
         """
         broker.still_named(offsets, self._partitions)
         first, ends = broker.span(self._consumer, self.config, self._partitions)
-        begin = first if offsets else self._start(first, ends)
+        begin = first if offsets else broker.begin(self._consumer, self.config, first, ends)
         for p in self._partitions:
             then, now = marks.get(p), broker.topic_id(self._consumer, p.topic)
             if then and now and then != now:
@@ -104,17 +107,6 @@ class KafkaSource:
     def mark(self, record: Record) -> str:
         """The id that the broker gave the topic when it was created; empty of one that gives none."""
         return broker.topic_id(self._consumer, record.topic)
-
-    def _start(self, first: dict[Partition, int], ends: dict[Partition, int]) -> dict[Partition, int]:
-        try:
-            begin = start(self.config.start, time.time_ns() // 1_000_000)
-        except ValueError as error:
-            raise SourceError(f"kafka.start: {error}") from None
-        if isinstance(begin, str):
-            return first if begin == "earliest" else ends
-        times = {TopicPartition(*p): begin for p in self._partitions}
-        found = self._consumer.offsets_for_times(times, timeout_ms=self.config.timeout)
-        return {Partition(*p): at.offset if at else ends[Partition(*p)] for p, at in found.items()}
 
     def _place(self, partition: Partition, offset: int, first: int, end: int) -> None:
         name = f"kafka {partition.topic}/{partition.partition}"
@@ -182,7 +174,11 @@ class KafkaSource:
             self._place(p, self._next[p], first[p], ends[p])
 
     def _ask(self) -> None:
-        """Now and then: where partitions end, which are silent, and whether there are new ones."""
+        """Now and then: where partitions end, which are silent, and whether there are new ones.
+
+        Raises:
+            SourceError: the broker does not let us in any more, or a partition is gone.
+        """
         asked = time.monotonic()
         if asked - self._asked < min(ASK, self.config.idle_after / 4000):
             return
@@ -192,10 +188,14 @@ class KafkaSource:
             ends = {Partition(*p): end for p, end in self._consumer.end_offsets(places, timeout_ms=ANSWER).items()}
         except KeyError as error:
             raise broker.gone(error) from None
-        except KafkaError:
+        except KafkaError as error:
+            if refused := admission.refusal(self.config, self._said, error):
+                raise SourceError(refused) from None
             self.reachable = False
             self._still.clear()
             return
+        finally:
+            self._said.clear()
         self.reachable = True
         self._ends = ends
         self._silent = frozenset(

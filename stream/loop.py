@@ -88,7 +88,7 @@ class Loop:
         self._checkpoints.forward(self._outbox)
         self._pace.stop = stop
         while not (over := self.reading.over) and not stop():
-            self._pace.turn(self.reading.read(self._poll))
+            self._pace.turn(self.reading.read(self._poll, self._passed))
             self._advance(self.reading.clocks.value)
             told(self.counts["read"])
             self._measure()
@@ -243,8 +243,8 @@ class Loop:
         self.counts.update(progress["counts"])
         self.assembler.restore(progress["features"])
         self.pretraining.restore(progress["pretraining"])
-        self.graph.restore(progress)
         counts = {k.removeprefix("counts."): v.numpy() for k, v in tensors.items() if k.startswith("counts.")}
         self.validation.restore(counts, progress["funnel"])
         for n, learner in enumerate(self.learners):
             learner.restore({k.removeprefix(f"{n}."): v for k, v in tensors.items() if k.startswith(f"{n}.")})
+        self.graph.restore(progress)  # at last: it may begin a process, which nobody would end

@@ -17,7 +17,7 @@ from stream.sources import Partition, Record, Source
 from stream.waiting import WaitingRoom
 from stream.watermark import BEGINNING, Watermark
 
-AHEAD = 50_000  # waiting records from which on only the slowest partitions are read
+AHEAD = 50_000  # waiting records from which on no more are read than event time needs to move
 
 
 class Reading:
@@ -49,17 +49,17 @@ class Reading:
     @property
     def over(self) -> bool:
         """Whether no record will come any more, or none that may be read. A live log is never over."""
-        return self.source.exhausted() >= frozenset(self.clocks.clocks) - self._paused()
+        return self.source.exhausted() >= frozenset(self.clocks.clocks) - self._ahead()
 
     @property
     def unsaved(self) -> bool:
         """Whether clocks or positions were raised since the last commit, beside what records did."""
         return bool(len(self._journal)) or self.offsets != self._saved
 
-    def read(self, limit: int) -> int:
-        """Read some records; how many there were."""
+    def read(self, limit: int, passed: int) -> int:
+        """Read some records; how many there were. ``passed``: event time up to which everything has passed."""
         self._meet()
-        records = self.source.poll(limit, self._paused())
+        records = self.source.poll(limit, self._paused(passed))
         if self._finished:
             self.clocks.exhaust(self.source.exhausted())
         for record in records:
@@ -86,11 +86,16 @@ class Reading:
             self._journal.note(partition, offset, self.clocks.clocks[partition])
         self._obey(partition, offset)
 
-    def _paused(self) -> frozenset[Partition]:
-        """While much is waiting, only the partitions that hold the watermark back are read."""
+    def _ahead(self) -> frozenset[Partition]:
+        """While much is waiting, the partitions that do not hold the watermark back."""
         if len(self.waiting) < AHEAD:
             return frozenset()
         return frozenset(self.clocks.clocks) - self.clocks.slowest()
+
+    def _paused(self, passed: int) -> frozenset[Partition]:
+        """Partitions that are not read: those; all of them while it is event time that holds up what waits."""
+        held_up = len(self.waiting) >= AHEAD and passed < self.clocks.value
+        return frozenset(self.clocks.clocks) if held_up else self._ahead()
 
     def _take(self, record: Record) -> None:
         place = Partition(record.topic, record.partition)

@@ -1,12 +1,15 @@
 """A refresh in a process of its own, niced and with one thread: reads a snapshot, writes a bundle or why there is none.
 
-    python -m stream.refresh_worker CHECKPOINTS graph-3-snapshot.safetensors [graph-2.safetensors]
+    python -m stream.refresh_worker PARENT CHECKPOINTS graph-3-snapshot.safetensors [graph-2.safetensors]
 
-CHECKPOINTS is the folder of the files, and of the result. It opens no store: whoever started it does the rest.
+PARENT is the process that started it, without which it ends; CHECKPOINTS the folder of the files, and of the result. It
+opens no store: whoever started it does the rest.
 """
 
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 
 import torch
@@ -15,6 +18,7 @@ from stream import bundle, snapshot
 from stream.checkpoint import write
 
 NICE = 10
+LOOK = 0.5  # seconds between two looks at the parent
 
 
 def main(folder: Path, taken: str, before: str | None = None) -> None:
@@ -27,7 +31,15 @@ def main(folder: Path, taken: str, before: str | None = None) -> None:
         write(folder / f"graph-{told.number}.refused", str(error).encode())
 
 
+def follow(parent: int) -> None:
+    """End this process once its parent has, however that was: nobody would take the result."""
+    while os.getppid() == parent:
+        time.sleep(LOOK)
+    os._exit(1)
+
+
 if __name__ == "__main__":
     os.nice(NICE)
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    threading.Thread(target=follow, args=[int(sys.argv[1])], daemon=True).start()
+    main(Path(sys.argv[2]), *sys.argv[3:])

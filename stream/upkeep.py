@@ -14,7 +14,7 @@ from labelstore.vacuum import tidy
 from stream.workspace import alone, known_folder
 
 OURS = re.compile(
-    r"(graph-)?\d+(-snapshot)?\.(safetensors|partial|made|refused)"
+    r"(graph-)?\d+(-snapshot)?(\.(safetensors|made|refused)|(-\d+)?\.partial)"
 )  # what `checkpoint`, `refresh` and its worker write
 SQLITE = b"SQLite format 3\0"
 

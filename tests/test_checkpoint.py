@@ -20,7 +20,7 @@ from stream.checkpoint import KEEP, CheckpointError, Checkpoints
 from stream.loop import Loop
 from stream.settings import Settings
 from stream.sources import ListSource, Partition, Record
-from stream.workspace import alone
+from stream.workspace import alone, opened
 
 pytestmark = pytest.mark.usefixtures("few_buckets")
 SETTINGS = Settings(methods=("pq_signals", "esdfm"), window=2 * DAY, wait=5 * HOUR)
@@ -299,3 +299,11 @@ def test_a_file_that_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "x.db").write_bytes(b"not a database" * 1000)
     with pytest.raises(StoreError, match=r"x\.db.*not a database"):
         run(Kept(f"sqlite:///{tmp_path}/x.db", tmp_path))
+
+
+def test_half_a_file_of_one_that_was_killed_goes(tmp_path: Path) -> None:
+    """The next writer removes it, and nothing of others."""
+    for name in ("7-123.partial", "graph-2-9.partial", "mine.partial"):
+        (tmp_path / name).write_bytes(b"half")
+    with opened(f"sqlite:///{tmp_path}/store.db", SETTINGS, tmp_path) as _:
+        assert [file.name for file in tmp_path.glob("*.partial")] == ["mine.partial"]

@@ -250,7 +250,7 @@ def test_an_open_transaction_is_no_silence(kafka: str) -> None:
         producer.send(config.items, b"x", partition=0).get(10)
         others, end = set[Partition](), time.monotonic() + 4 * config.idle_after / 1000
         while time.monotonic() < end:
-            loop.reading.read(100)
+            loop.reading.read(100, loop.passed)
             assert place not in source.silent()
             others |= source.silent()
         assert Partition(config.impressions, 0) in others
@@ -258,7 +258,7 @@ def test_an_open_transaction_is_no_silence(kafka: str) -> None:
         end = time.monotonic() + 20
         while place not in source.silent():
             assert time.monotonic() < end
-            loop.reading.read(100)
+            loop.reading.read(100, loop.passed)
         assert loop.reading.offsets[place] == source.end_offsets()[place] == 2  # the record, and the mark
     producer.close()
 

@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 from servers import free_port
 
-from broker_tools import configured
+from broker_tools import configured, until
 from stream.config import Kafka
 from stream.kafka_source import KafkaSource
 from stream.sources import SourceError
@@ -140,6 +140,41 @@ def test_a_mechanism_that_is_not_offered(secure: Secure) -> None:
     """The mechanism is named, also where the broker hangs up before its answer is read."""
     text = said(safe(secure, mechanism="SCRAM-SHA-512"))
     assert "not offer mechanism SCRAM-SHA-512" in text or "(SCRAM-SHA-512): wrong name" in text
+
+
+def test_a_password_that_is_changed_while_reading(kafka_script: Path, tmp_path: Path) -> None:
+    """A broker that is away is waited for; one that is back and takes the user no more is refused as at a start."""
+    port, sasl = free_port(), free_port()
+    where = ["--port", str(port), "--dir", str(tmp_path / "data"), "--heap", "256m"]
+
+    def started(password: str) -> None:
+        jaas = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_app="{password}";'
+        lines = [
+            f"listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{port + 1},SASL_PLAINTEXT://127.0.0.1:{sasl}",
+            f"advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl}",
+            "sasl.enabled.mechanisms=PLAIN",
+            f"listener.name.sasl_plaintext.plain.sasl.jaas.config={jaas}",
+        ]
+        told = [word for line in lines for word in ("--set", line)]
+        subprocess.run([kafka_script, "start", *where, *told], check=True, capture_output=True)
+
+    try:
+        started(SECRET)
+        user: dict[str, Any] = {"protocol": "SASL_PLAINTEXT", "username": "app", "password": SecretStr(SECRET)}
+        server = {"servers": (f"127.0.0.1:{sasl}",)}
+        source = KafkaSource(configured(f"127.0.0.1:{port}", **user).model_copy(update=server))
+        source.poll(1)
+        subprocess.run([kafka_script, "kill", *where], check=True, capture_output=True)
+        end = time.monotonic() + 60
+        while source.reachable:
+            assert time.monotonic() < end
+            source.poll(1)
+        started("another")
+        with pytest.raises(SourceError, match=r"user 'app' was refused.*BELATED_KAFKA__PASSWORD"):
+            until(source, lambda found: False, 60)
+        source.close()
+    finally:
+        subprocess.run([kafka_script, "kill", *where], check=True, capture_output=True)
 
 
 def test_an_authority_that_is_not_trusted(secure: Secure) -> None:

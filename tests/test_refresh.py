@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,9 +30,11 @@ from learner.graph.embeddings import Embeddings
 from learner.graph.methods import GRAPH_METHODS, GraphMethod
 from strategies import DAY, HOUR, T0, lines
 from stream import bundle, prequential, snapshot
+from stream.aside import Aside
 from stream.backtest import backtest
 from stream.bundle import Serving
 from stream.erasure import forget
+from stream.learning import Learner
 from stream.loop import Loop
 from stream.related import stand
 from stream.settings import Settings
@@ -215,6 +219,28 @@ def test_killed_while_a_process_learns(whole: tuple[Path, Any], tmp_path: Path) 
     assert result[1][1:] == whole[1][0][1][1:]
 
 
+def test_what_waits_for_a_refresh_is_bounded(
+    whole: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While event time waits, a full room is not filled any further; the log is polled, is not over, and loses nothing."""
+    monkeypatch.setattr("stream.reading.AHEAD", 100)
+    polls: list[Any] = []
+
+    class Polled(Live):
+        def poll(self, limit: int, paused: Any = frozenset()) -> Any:
+            polls.append(paused)
+            return super().poll(limit, paused)
+
+    with opened(f"sqlite:///{tmp_path}/store.db", SETTINGS) as (store, checkpoints):
+        loop = Loop(Polled(parts(EVENTS, 2)), SETTINGS, store, checkpoints, poll=50, aside=True)
+        loop.graph._start = lambda: None  # type: ignore[method-assign]  # it learns for ever
+        loop.run(stop=lambda: len(polls) == 120)
+        assert polls[-1] == frozenset(loop.source.partitions())
+        assert loop.passed < T0 + 6 * DAY <= loop.reading.clocks.value
+        assert 100 <= len(loop.reading.waiting) < 250  # without the pause 800
+    assert run(tmp_path, parts(EVENTS, 2))[0][1][1:] == whole[1][0][1][1:]
+
+
 def test_aside_and_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Learned in processes of their own while events pass; a replay that is told the swaps ends with the same bytes."""
     monkeypatch.setitem(GRAPH_METHODS, "dual", USUAL)  # as the other process has it
@@ -248,6 +274,42 @@ def taken(number: int = 1, method: str = "dual") -> snapshot.Snapshot:
     pairs = [Pair("co-purchase", f"p{a:03}", f"p{b}", 1.0, T0 + a) for a, b in sorted(ends)]
     words = [("p003", '{"group":"g","n":2}'), ("p999", '{"group":"g"}')]
     return snapshot.take(pairs, words, number, 1, method, T0 + DAY)
+
+
+ORPHAN = """
+import sys
+from pathlib import Path
+from stream.aside import Aside
+Aside(Path(sys.argv[1])).begin("taken", None)
+"""
+
+
+def test_a_process_does_not_outlive_who_began_it(tmp_path: Path) -> None:
+    """However that ended: what it would have made, nobody would take."""
+    (tmp_path / "taken").write_bytes(snapshot.to_bytes(taken()))
+    command = [sys.executable, "-c", ORPHAN, str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)  # both have it open: until both have ended
+    assert [file.name for file in tmp_path.iterdir()] == ["taken"]
+
+
+def test_no_process_is_begun_by_a_start_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a commit was learning is begun again once all else is restored."""
+    begun: list[str] = []
+    monkeypatch.setattr(Aside, "begin", lambda self, file, before: begun.append(file))
+    with opened(f"sqlite:///{tmp_path}/store.db", SETTINGS) as (store, checkpoints):
+        loop = Loop(Live(parts(EVENTS, 1)), SETTINGS, store, checkpoints, aside=True)
+        loop.run(stop=lambda: bool(begun))
+
+        def broken(self: Learner, tensors: object) -> None:
+            raise ValueError("broken")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Learner, "restore", broken)
+            with pytest.raises(ValueError, match="broken"):
+                Loop(Live(parts(EVENTS, 1)), SETTINGS, store, checkpoints, aside=True)
+        assert len(begun) == 1
+        Loop(Live(parts(EVENTS, 1)), SETTINGS, store, checkpoints, aside=True)
+        assert len(begun) == 2
 
 
 def test_bundles_and_snapshots_are_files() -> None:

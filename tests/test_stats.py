@@ -172,11 +172,19 @@ def test_files_nobody_names_are_removed(folder: Path) -> None:
     place = checkpoint_folder(url(folder))
     named = {"3.safetensors", "4.safetensors"}
     assert {file.name for file in place.iterdir()} == named | {"lock"}
-    for name in ("1.safetensors", "5.safetensors", "5.partial", "notes.txt", "best.safetensors", "4.safetensors.bak"):
+    for name in (
+        "1.safetensors",
+        "5.safetensors",
+        "5.partial",
+        "5-77.partial",
+        "notes.txt",
+        "best.safetensors",
+        "4.safetensors.bak",
+    ):
         (place / name).write_bytes(b"x")
     (place / "6.safetensors").mkdir()
     done = compact(url(folder))
-    assert done.removed == ["1.safetensors", "5.partial", "5.safetensors"]
+    assert done.removed == ["1.safetensors", "5-77.partial", "5.partial", "5.safetensors"]
     left = {file.name for file in place.iterdir()}
     assert left == named | {"lock", "notes.txt", "best.safetensors", "4.safetensors.bak", "6.safetensors"}
     run(url(folder))

@@ -29,7 +29,7 @@ class Findings(NamedTuple):
     impression they name, or the last of their user and item; below 0 before it. ``complete``: False where the log has more
     ids than are remembered. ``ignored``: records no mapping names. ``first``: topic -> its first record, and what was made
     of it. ``shape``: impressions without ``features``, with ``touch`` (user and item). ``decimals``: features of impressions
-    that are texts and read as decimals, by name."""
+    that are texts and read as decimals, by name. ``ahead``: the record that made the most others late, if any did."""
 
     counts: Counter[str]
     reasons: dict[str, list[tuple[str, int, int]]]
@@ -45,6 +45,17 @@ class Findings(NamedTuple):
     first: dict[str, tuple[Record, Event | Ignored | DeadLetter]]
     shape: Counter[str]
     decimals: Counter[str]
+    ahead: "Ahead | None"
+
+
+class Ahead(NamedTuple):
+    """A record that its partition's clock went by, ``at`` ms, and how many came ``late`` for that."""
+
+    topic: str
+    partition: int
+    offset: int
+    at: int
+    late: int
 
 
 def check(
@@ -64,7 +75,7 @@ def check(
             elif isinstance(event, Ignored):
                 reader.ignore()
             else:
-                reader.take(Partition(record.topic, record.partition), event)
+                reader.take(record, event)
         told(reader.read)
     return reader.findings()
 
@@ -88,6 +99,8 @@ class _Reader:
         self._touched: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
         self._touching: Counter[tuple[str, str, str]] = Counter()
         self._converted: list[tuple[str, int, str | None, tuple[str, str]]] = []  # kind, at, what it names, its touch
+        self._leads: dict[Partition, tuple[int, int]] = {}  # its clock, and the offset of the record that it is of
+        self._behind: Counter[tuple[Partition, int, int]] = Counter()
         self._lateness = 0
         self._first = self._last = 0
         self._complete = True
@@ -105,10 +118,15 @@ class _Reader:
         self.read += 1
         self._counts["ignored"] += 1
 
-    def take(self, partition: Partition, event: Event) -> None:
+    def take(self, record: Record, event: Event) -> None:
         self.read += 1
+        partition = Partition(record.topic, record.partition)
         known_at, late = self._clocks.read(partition, event.at)
-        self._counts["late"] += late
+        if late:
+            self._counts["late"] += 1
+            self._behind[(partition, *self._leads[partition])] += 1
+        elif known_at > self._leads.get(partition, (-1, 0))[0]:
+            self._leads[partition] = (known_at, record.offset)
         self._lateness = max(self._lateness, known_at - event.at)
         self._first = min(self._first or event.at, event.at)
         self._last = max(self._last, event.at)
@@ -158,8 +176,13 @@ class _Reader:
         return Findings(
             self._counts, self._reasons, self._refused, self.codec.unknown, self._kinds, self._lateness, span,
             lost, self._delays(), self._complete, self.codec.ignored, self.first, self._shape,
-            self._decimals,
+            self._decimals, self._ahead(),
         )  # fmt: skip
+
+    def _ahead(self) -> Ahead | None:
+        for (partition, at, offset), late in self._behind.most_common(1):
+            return Ahead(partition.topic, partition.partition, offset, at, late)
+        return None
 
     def _delays(self) -> dict[str, list[int]]:
         delays: dict[str, list[int]] = {}

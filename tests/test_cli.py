@@ -167,6 +167,20 @@ def test_validate_tells_how_late_conversions_come(tmp_path: Path) -> None:
     assert "2 of 10 conversions purchase come past the window of 7d, and count for nothing; window = 9d" in narrower
 
 
+def test_a_record_of_a_wrong_clock_is_named(tmp_path: Path) -> None:
+    """It makes all after it late: figures are marked, and to wait is no advice. Where no record stands out it is."""
+    shown = [{"type": "impression", "impression_id": f"i{n}", "at": T0 + n * 1000} for n in range(100)]
+    wrong = {"type": "impression", "impression_id": "odd", "at": T0 + 365 * DAY}
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join(lines([*shown[:40], wrong, *shown[40:]])) + b"\n")
+    said = belated("validate", tmp_path / "log.jsonl").stdout
+    assert "order: 60 records late, the furthest by 365d; 60 of them after log/0@40, which is of " in said
+    assert "--lateness" not in said
+    assert "59% of the records are late" in belated("replay", tmp_path / "log.jsonl", *SHORT).stdout
+    swapped = [shown[n ^ 1] for n in range(100)]
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join(lines(swapped)) + b"\n")
+    assert "; --lateness 1s waits for all of them" in belated("validate", tmp_path / "log.jsonl").stdout
+
+
 def test_numbers_that_are_texts_are_told(tmp_path: Path) -> None:
     """A price in quotes would be a word of its own; a number of an article is one, and is not told."""
     shown = [

@@ -11,11 +11,13 @@ from stream.check import Findings
 from stream.codec import DeadLetter
 from stream.commands import configured, options
 from stream.foreign import Ignored
-from stream.settings import Settings, rounded, spell
+from stream.settings import Settings, rounded
 from stream.terminal import counted, out, plain, progress, warn, when
 
 if TYPE_CHECKING:
     from stream.files import FileSource
+
+MANY = 10  # late records for which one may be blamed
 
 
 def validate(
@@ -126,9 +128,21 @@ def findings(told: Findings) -> None:
     if told.lost["adjustment"]:
         out.print(f"  adjustments of conversions that are not in this log: {told.lost['adjustment']:,}")
     if told.lateness:
-        spelled = spell(-(-told.lateness // 1000) * 1000)
-        late = f"{told.counts['late']:,} records are late, the furthest by {spelled}"
-        out.print(f"order: {late}; --lateness {spelled} waits for {'all of them' if told.counts['late'] > 1 else 'it'}")
+        late, furthest = told.counts["late"], rounded(told.lateness)
+        said, ahead = f"order: {counted(late, 'records')} late, the furthest by {furthest}", told.ahead
+        if ahead and ahead.late > max(late / 2, MANY):
+            place, dated = f"{ahead.topic}/{ahead.partition}@{ahead.offset}", when(ahead.at)
+            why = f"which is of {dated} UTC: a wrong clock, or two logs one after the other?"
+            out.print(
+                f"{said}; {ahead.late:,} of them after {place}, {why}",
+                markup=False,
+                style="yellow",
+                highlight=False,
+                soft_wrap=True,
+            )
+        else:
+            waits = f"--lateness {furthest} waits for {'all of them' if late > 1 else 'it'}"
+            out.print(f"{said}; {waits}", markup=False, soft_wrap=True)
     for name, times in sorted(told.unknown.items()):
         out.print(f"unknown field {name}: {times:,} times, ignored", markup=False)
     for name, times in sorted(told.ignored.items()):

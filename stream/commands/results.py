@@ -86,6 +86,7 @@ LAST = (
     "NE", "weight", "tentative",
 )  # fmt: skip
 """What is left out where there is no room for all, the last ones first."""
+MUCH = 0.05  # of the records late, from which on figures are not to be believed
 
 
 def _read(summary: Mapping[str, Any], any_method: Mapping[str, Any]) -> None:
@@ -99,6 +100,14 @@ def _read(summary: Mapping[str, Any], any_method: Mapping[str, Any]) -> None:
     told = ", ".join(counted(events[name], name) for name in PARTS if events[name])
     out.print(f"read: {events['read']:,} records = {told or 'nothing'}")
     out.print(f"among them: {events['late']:,} late, {events['past_window']:,} past the attribution window")
+    if events["late"] > MUCH * events["read"]:
+        why = f"{events['late'] / events['read']:.0%} of the records are late, so these figures are not what they would be"
+        out.print(
+            f"{why}: `belated validate {summary['log']}` tells which record is ahead",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
     if summary["unknown_fields"]:
         fields = ", ".join(f"{name} ({times:,})" for name, times in list(summary["unknown_fields"].items())[:8])
         out.print(f"fields nobody knows, ignored: {fields}", markup=False)

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from stream import bundle
@@ -58,6 +59,7 @@ class Aside:
     def end(self) -> None:
         """End the process, if there is one; whoever goes on from the last commit begins again."""
         if self._process is not None:
-            os.kill(self._process, signal.SIGTERM)
-            os.waitpid(self._process, 0)
+            with suppress(ProcessLookupError, ChildProcessError):  # it has ended, and somebody else has heard of it
+                os.kill(self._process, signal.SIGTERM)
+                os.waitpid(self._process, 0)
             self._process = None

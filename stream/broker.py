@@ -8,9 +8,9 @@ import ssl
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
 
@@ -23,6 +23,7 @@ from stream.start import start
 
 NAME = "belated"  # the client's, and that of the group whose offsets are a courtesy
 ATTEMPT = 2_000  # ms for one try; in between, what was logged is looked at
+Client = TypeVar("Client", KafkaConsumer, KafkaProducer)
 
 
 def options(config: Kafka, context: ssl.SSLContext | None) -> dict[str, Any]:
@@ -57,14 +58,15 @@ def consumer(config: Kafka, **more: Any) -> KafkaConsumer:
         while True:
             left = (deadline - time.monotonic()) * 1000
             try:
-                return _attempt(told | {"bootstrap_timeout_ms": max(500, min(ATTEMPT, left))})
+                return attempt(KafkaConsumer, told | {"bootstrap_timeout_ms": max(500, min(ATTEMPT, left))})
             except KafkaError as error:
                 reason = refusal(config, said, error)
                 if reason or left <= ATTEMPT:
                     raise SourceError(reason or unknown(config, said, error)) from None
 
 
-def _attempt(told: dict[str, Any]) -> KafkaConsumer:
+def attempt(kind: type[Client], told: dict[str, Any]) -> Client:
+    """A consumer or producer that is connected, or the error and nothing that is left of it."""
     clients: list[Any] = []
 
     def client(**options: Any) -> Any:
@@ -72,7 +74,7 @@ def _attempt(told: dict[str, Any]) -> KafkaConsumer:
         return clients[-1]
 
     try:
-        return KafkaConsumer(**told, kafka_client=client)
+        return kind(**told, kafka_client=client)
     except BaseException:
         for one in clients:
             one.close()  # and the thread it has started

@@ -78,9 +78,10 @@ def over_time(result: Result) -> Chart:
         figure.add_scatter(x=x, y=sums[:, 3] / sums[:, 0], text=text, **drawn_as(result, name))
     losses = {n: told["settled"]["log_loss"] or 9 for n, told in result.summary["methods"].items() if n not in ORACLES}
     best = min(losses, key=lambda name: losses[name])
-    return Chart(
-        f"Over the whole log {best} has the lowest log loss", f"{reading} One point is {spell(span * HOUR)}.", figure
+    heading = (
+        f"Over the whole log {best} has the lowest log loss" if len(losses) > 1 else f"Log loss of {best} over time"
     )
+    return Chart(heading, f"{reading} One point is {spell(span * HOUR)}.", figure)
 
 
 def level_over_time(result: Result) -> Chart:

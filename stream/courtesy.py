@@ -30,7 +30,8 @@ class Courtesy:
         try:
             if self._consumer is None:
                 told = broker.options(self._config, broker.tls(self._config)) | {"bootstrap_timeout_ms": ANSWER}
-                self._consumer = KafkaConsumer(**told, group_id=broker.NAME, enable_auto_commit=False)
+                own = {"group_id": broker.NAME, "enable_auto_commit": False}
+                self._consumer = broker.attempt(KafkaConsumer, told | own)
             places = {TopicPartition(*p): OffsetAndMetadata(n, "", -1) for p, n in offsets.items()}
             self._consumer.commit(places, timeout_ms=ANSWER)
         except (KafkaError, SourceError) as error:

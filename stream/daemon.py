@@ -60,6 +60,7 @@ class Stop:
         self._log, self._deadline = log, deadline
         self._asked: str | None = None
         self._told = False
+        self._timer: threading.Timer | None = None
 
     def __call__(self) -> bool:
         if self._asked and not self._told:
@@ -72,21 +73,24 @@ class Stop:
         if self._asked:
             _leave("leaving at once")
         self._asked = signal.Signals(number).name
-        timer = threading.Timer(
+        self._timer = threading.Timer(
             self._deadline, _leave, ["the deadline is past: leaving at once; the last commit stands"]
         )
-        timer.daemon = True
-        timer.start()
+        self._timer.daemon = True
+        self._timer.start()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Signals are heard inside the body."""
+        """Signals are heard inside the body, and so is the end of a process that it began; the deadline ends with it."""
+        ended = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         before = {number: signal.signal(number, self.ask) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in (before | {signal.SIGCHLD: ended}).items():
                 signal.signal(number, handler)
+            if self._timer:
+                self._timer.cancel()
 
 
 def _leave(event: str) -> None:

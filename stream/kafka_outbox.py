@@ -16,6 +16,7 @@ from stream.forwarding import Sent, headers
 from stream.sources import SourceError
 
 TIMEOUT = 10_000  # ms for a block of letters
+LEAVING = 1.0  # s; letters that have not arrived stand in the store
 log = logging.getLogger(__name__)
 
 
@@ -44,7 +45,7 @@ class KafkaOutbox:
                 sent.get(timeout=max(0.0, until - time.monotonic()))
                 arrived.append(place)
             except KafkaError as error:
-                why.setdefault(repr(error), place)
+                why.setdefault(type(error).__name__, place)  # the text may hold a time, and differ each time
                 if not error.retriable:
                     refused.append(place)
         for said, place in why.items():
@@ -68,12 +69,12 @@ class KafkaOutbox:
         """Leave the broker."""
         if self._producer is not None:
             with suppress(KafkaError):
-                self._producer.close(timeout=TIMEOUT / 1000)
+                self._producer.close(timeout=LEAVING)
 
     def _connected(self) -> KafkaProducer:
         if self._producer is None:
             told = broker.options(self._config, broker.tls(self._config))
             limits = {"max_block_ms": TIMEOUT, "request_timeout_ms": TIMEOUT // 2, "delivery_timeout_ms": TIMEOUT}
             how = {"linger_ms": 5, "enable_idempotence": False}  # else one refusal ends the producer
-            self._producer = KafkaProducer(**told, **limits, **how, bootstrap_timeout_ms=TIMEOUT // 2)
+            self._producer = broker.attempt(KafkaProducer, told | limits | how | {"bootstrap_timeout_ms": TIMEOUT // 2})
         return self._producer

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -27,8 +28,10 @@ from learner.names import DEFAULT
 from strategies import lines
 from stream.broker import NAME
 from stream.config import Config, ConfigError, Kafka
+from stream.courtesy import Courtesy
 from stream.daemon import check
 from stream.settings import Settings
+from stream.sources import Partition
 from test_loop import shop
 
 pytest.importorskip("structlog", reason="needs the extra `daemon`: pip install 'belated[daemon]'")
@@ -226,6 +229,34 @@ def test_a_signal_while_a_line_is_logged(arguments: list[str], status: int, said
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == status, done.stderr
     assert [name for name in said if name in done.stderr] == said
+
+
+LEFT = """
+import logging, os, signal, time
+from stream.daemon import Stop
+
+stop = Stop(logging, deadline=0.5)
+with stop.listening():
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop()
+time.sleep(1)
+print("whole")
+"""
+
+
+def test_the_deadline_is_that_of_the_run() -> None:
+    """Whoever has left in time is not ended afterwards: a program that runs the daemon goes on."""
+    done = subprocess.run([sys.executable, "-c", LEFT], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "whole\n"), done.stderr
+
+
+def test_offsets_that_reach_nobody_leave_nothing() -> None:
+    """Each commit tries the broker again: no thread and no descriptor stays of a try that failed."""
+    courtesy = Courtesy(Kafka(servers=(f"127.0.0.1:{free_port()}",)))
+    before = threading.active_count()
+    for _ in range(2):
+        courtesy.commit({Partition("events", 0): 1})
+    assert threading.active_count() == before
 
 
 def test_an_absent_broker_is_told(tmp_path: Path) -> None:

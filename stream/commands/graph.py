@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stream.prequential import Interval
     from stream.snapshot import Snapshot
 
-NO_PAIRS = "none; conversions and clicks that name only their impression make none: send user_id and item_id with them"
+NO_PAIRS = "none; conversions and clicks make pairs that name user_id and item_id, not their impression alone"
 
 Every = Annotated[str, typer.Option("--graph-every", help="event time between two versions")]
 Place = Annotated[Path | None, typer.Argument(help="a log, to be replayed into a temporary store")]

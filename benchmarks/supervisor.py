@@ -28,6 +28,7 @@ STARTING, GOING_ON = (
     '"event": "starting"',
     '"event": "going on"',
 )  # lines of its log: before and after it met its broker
+EARLY = 128 + signal.SIGTERM  # what a command that is interrupted ends with: the daemon, before it could listen
 AROUND = 0.02  # seconds from the beginning of an SQL commit within which the database crashes
 
 
@@ -107,9 +108,10 @@ class Daemon:
         self._process.join(40)
         if self._process.exitcode is None:
             raise Failed("the daemon did not end within 40 s of SIGTERM")
-        if self._process.exitcode not in (-signal.SIGKILL, -signal.SIGTERM, 0):  # SIGTERM: before it could listen
+        killed = self._process.exitcode in (-signal.SIGKILL, -signal.SIGTERM, EARLY)
+        if not killed and self._process.exitcode != 0:
             self._refuse()
-        self.happened["kills"] += self._process.exitcode < 0
+        self.happened["kills"] += killed
 
     def leave(self) -> None:
         """Nothing is left of it."""

@@ -36,7 +36,7 @@ def started(kafka_script: Path) -> Iterator[dict[str, subprocess.Popen[str]]]:
 
 def ends(process: subprocess.Popen[str]) -> list[str]:
     """What a script printed at last, all being well."""
-    out, err = process.communicate()
+    out, err = process.communicate(timeout=900)
     assert process.returncode == 0, out + err[-3000:]
     return out.splitlines()[-3:]
 

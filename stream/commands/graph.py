@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -191,7 +192,8 @@ def _replayed(log: Path, settings: Settings) -> list["Interval"]:
     if refused := loop.graph.refusals:
         warn(f"{refused:,} versions must not be served, the last one: {loop.graph.refused[-1][2]}")
     if bad := loop.counts["dead_letters"]:
-        warn(f"{bad:,} of {loop.counts['read']:,} records could not be read: `belated validate {log}` says why")
+        read = f"{bad:,} of {loop.counts['read']:,} records could not be read"
+        warn(f"{read}: `belated validate {quote(str(log))}` (with the same -c, if one was given) says why")
     return [one for one in found if one is not None]
 
 

@@ -1,6 +1,7 @@
 """What a replay says: the table of methods, and what was read."""
 
 from collections.abc import Callable, Mapping
+from shlex import quote
 from typing import Any
 
 from rich.measure import Measurement
@@ -95,7 +96,8 @@ def _read(summary: Mapping[str, Any], any_method: Mapping[str, Any]) -> None:
         f"settled: {settled['rows']:,} rows, {settled['positives']:,} of them converted"
         + (f"; {share:.1%} of all rows are final" if share is not None else "")
     )
-    if said := _nothing(events, settled, f"`belated validate {summary['log']}`"):
+    command = f"`belated validate {quote(summary['log'])}` (with the same -c, if one was given)"
+    if said := _nothing(events, settled, command):
         out.print(said, style="yellow", highlight=False, markup=False, soft_wrap=True)
     told = ", ".join(counted(events[name], name) for name in PARTS if events[name])
     out.print(f"read: {events['read']:,} records = {told or 'nothing'}")
@@ -103,7 +105,7 @@ def _read(summary: Mapping[str, Any], any_method: Mapping[str, Any]) -> None:
     if events["late"] > MUCH * events["read"]:
         why = f"{events['late'] / events['read']:.0%} of the records are late, so these figures are not what they would be"
         out.print(
-            f"{why}: `belated validate {summary['log']}` tells which record is ahead",
+            f"{why}: {command} tells which record is ahead",
             style="yellow",
             markup=False,
             soft_wrap=True,
@@ -123,7 +125,7 @@ def _nothing(events: Mapping[str, Any], settled: Mapping[str, Any], command: str
         return f"no impressions were read, so there was nothing to learn: {command} tells why"
     if not settled["rows"]:
         why = "the log ends before the attribution window of any row that is judged has closed (docs/backtest.md)"
-        return f"no label has settled: {why}; give a longer log, or a shorter --window or --pretrain"
+        return f"no label has settled: {why}; give a longer log, or a shorter --window (of a backtest, or --pretrain)"
     if not settled["positives"]:
         return (
             "no settled row has converted, so nothing was learned but the base rate: is there a conversion of the kind that "

@@ -100,7 +100,7 @@ def _read(summary: Mapping[str, Any], any_method: Mapping[str, Any]) -> None:
     if said := _nothing(events, settled, command):
         out.print(said, style="yellow", highlight=False, markup=False, soft_wrap=True)
     told = ", ".join(counted(events[name], name) for name in PARTS if events[name])
-    out.print(f"read: {events['read']:,} records = {told or 'nothing'}")
+    out.print(f"read: {counted(events['read'], 'records')} = {told or 'nothing'}")
     out.print(f"among them: {events['late']:,} late, {events['past_window']:,} past the attribution window")
     if events["late"] > MUCH * events["read"]:
         why = f"{events['late'] / events['read']:.0%} of the records are late, so these figures are not what they would be"

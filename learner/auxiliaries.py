@@ -58,10 +58,8 @@ def _run_off(state: runoff.RunOff, batch: Batch, f: Tensor) -> dict[str, Tensor]
 
 
 def _later(state: later.Later, batch: Batch, f: Tensor) -> dict[str, Tensor]:
-    survives, found = later.survival(state, batch), {}
-    for name, age in (("log_r", batch.age), ("log_r_before", batch.age_before)):
-        found[name] = later.log_ratio(state, survives, age).to(batch.label.dtype)
-    return found
+    ratios, ages = later.log_ratios(state, batch), {"log_r": batch.age, "log_r_before": batch.age_before}
+    return {name: later.log_ratio(state, ratios, age).to(batch.label.dtype) for name, age in ages.items()}
 
 
 AUXILIARIES: dict[str, Auxiliary] = {

@@ -49,12 +49,16 @@ def survival(state: Later, batch: Batch) -> Tensor:
     return 1 - regression.logits(_model(state), batch.rows).softmax(1).double().cumsum(1)
 
 
-def log_ratio(state: Later, survives: Tensor, age: Tensor) -> Tensor:
-    """log S_x(a) / S(a) at the last look by each age [B] s, of what `survival` says; 0 before the first and at the close."""
+def log_ratios(state: Later, batch: Batch) -> Tensor:
+    """log S_x(a) / S(a) at the ages of looks: [B, K] float64."""
+    return (clip(survival(state, batch)) / clip(state.survives / state.chance.clamp(min=1e-12))).log()
+
+
+def log_ratio(state: Later, ratios: Tensor, age: Tensor) -> Tensor:
+    """That of `log_ratios` [B, K] at the last look by each age [B] s; 0 before the first and at the close."""
     look = torch.searchsorted(state.ages, age.to(torch.float64).contiguous() + TICK, right=True) - 1
-    ratio = (clip(survives) / clip(state.survives / state.chance.clamp(min=1e-12))).log()
     there = (look >= 0) & (look < len(state.ages) - 1) & (state.chance > 0)
-    return torch.where(there, ratio.gather(1, look.clamp(min=0)[:, None]).squeeze(1), 0.0)
+    return torch.where(there, ratios.gather(1, look.clamp(min=0)[:, None]).squeeze(1), 0.0)
 
 
 def update(state: Later, outcomes: Batch, f: Tensor) -> Later:

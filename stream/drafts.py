@@ -44,6 +44,12 @@ def draft(file: Path) -> Iterator[Path]:
             _remove(place)
 
 
+def put(file: Path, text: str) -> None:
+    """Write a text, whole or not at all, see `draft`."""
+    with draft(file) as place:
+        place.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def drafts(dst: Path) -> Iterator[Place]:
     """A new log in the folder ``dst``: its files get their names when the body ends, in the order they were asked for.

@@ -88,14 +88,16 @@ class Reading:
 
     def _ahead(self) -> frozenset[Partition]:
         """While much is waiting, the partitions that do not hold the watermark back."""
-        if len(self.waiting) < AHEAD:
-            return frozenset()
-        return frozenset(self.clocks.clocks) - self.clocks.slowest()
+        return frozenset(self.clocks.clocks) - self.clocks.slowest() if self._full else frozenset()
 
     def _paused(self, passed: int) -> frozenset[Partition]:
         """Partitions that are not read: those; all of them while it is event time that holds up what waits."""
-        held_up = len(self.waiting) >= AHEAD and passed < self.clocks.value
+        held_up = self._full and passed < self.clocks.value
         return frozenset(self.clocks.clocks) if held_up else self._ahead()
+
+    @property
+    def _full(self) -> bool:
+        return len(self.waiting) >= AHEAD
 
     def _take(self, record: Record) -> None:
         place = Partition(record.topic, record.partition)

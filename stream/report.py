@@ -8,7 +8,7 @@ from typing import Any
 from labelstore.refusals import BelatedError
 from learner.names import ORACLES
 from stream.backtest import Result
-from stream.drafts import draft
+from stream.drafts import put
 from stream.progress import PARTS
 from stream.settings import spell
 from stream.terminal import behind, number, when
@@ -113,8 +113,7 @@ def write(result: Result, path: Path) -> None:
         f"<title>belated: {escape(result.summary['log'])}</title><style>{STYLE}</style>"
         f"<script>{get_plotlyjs()}</script></head><body><main>{_body(result)}</main></body></html>\n"
     )
-    with draft(path) as place:
-        place.write_text(page, encoding="utf-8")
+    put(path, page)
 
 
 def _body(result: Result) -> str:

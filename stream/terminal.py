@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from shlex import quote
 from typing import Any, NoReturn
 
 import typer
@@ -50,6 +51,11 @@ def behind(told: Mapping[str, Any]) -> str:
         return ""
     interval = [f"{bound * 1e4:+.1f}" for bound in told["interval"]["behind_best"] or ()]
     return f"{told['behind_best'] * 1e4:+.1f}" + (f" [{', '.join(interval)}]" if interval else "")
+
+
+def to_validate(log: str) -> str:
+    """The command that says what is wrong with a log, to be named in a sentence."""
+    return f"`belated validate {quote(log)}` (with the same -c, if one was given)"
 
 
 def counted(times: int, name: str) -> str:

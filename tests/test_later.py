@@ -60,13 +60,13 @@ def test_the_ratio_is_what_it_says() -> None:
         state = later.update(state, closes, torch.full((len(part),), RATE))
     told = (torch.arange(2).repeat_interleave(len(AGES)), AGES.repeat(2))
     asked = batch((torch.zeros(2).double(), torch.arange(2), torch.full((2,), torch.inf)), *_looks(told))
-    found = later.log_ratio(state, later.survival(state, asked), told[1]).view(2, -1)
+    found = later.log_ratio(state, later.log_ratios(state, asked), told[1]).view(2, -1)
     truth = survives(MEAN[:, None], AGES)
     expected = truth / truth.mean(0)
     assert ((found.exp() - expected)[:, :-1].abs() < 0.12).all(), (found.exp(), expected)
     assert found.exp().mean(0) == pytest.approx(torch.ones(len(AGES)).numpy(), abs=0.03)
     assert found[:, -1].tolist() == [0, 0]
-    assert later.log_ratio(state, later.survival(state, asked), 0 * told[1]).abs().max() == 0
+    assert later.log_ratio(state, later.log_ratios(state, asked), 0 * told[1]).abs().max() == 0
 
 
 def _looks(told: tuple[Tensor, Tensor]) -> tuple[Tensor, Look, Tensor, Tensor]:

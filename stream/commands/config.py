@@ -1,7 +1,6 @@
 """`belated config`: a file of settings that explains itself, and what is in force and why."""
 
 import json
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,9 +9,9 @@ import typer
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from stream.config import SECRETS, Config, load
-from stream.drafts import draft
-from stream.environment import heard, variable
+from stream.config import SECRETS, Config, load, told
+from stream.drafts import put
+from stream.environment import variable
 from stream.settings import Settings, lasts, spell
 from stream.terminal import out
 
@@ -43,8 +42,7 @@ def init(
         return
     if file.exists():
         raise FileExistsError(f"{file}: exists already and is left as it is; name another file")
-    with draft(file) as place:
-        place.write_text(template(), encoding="utf-8")
+    put(file, template())
     out.print(f"{file}: every key with its default; a line without its # changes one", markup=False)
 
 
@@ -57,14 +55,20 @@ def show(
 
     Example: belated config show -c belated.toml
     """
-    found, above = load(config), heard(Config)
-    told = tomllib.loads(config.read_text(encoding="utf-8")) if config else {}
+    found, (said, above) = load(config), told(config)
     for section, model in _sections():
         out.print(f"[{section}]", style="bold", markup=False)
         for name in _keys(model):
-            value, source = getattr(getattr(found, section), name), _source(above, told, section, name)
-            said = f"  {name} = {_spelled(model.model_fields[name], value) or '(not set)'}"
-            out.print(f"{said:<50}  {source}", markup=False, highlight=False, soft_wrap=True)
+            value = getattr(getattr(found, section), name)
+            place = (
+                "environment"
+                if name in above.get(section, {})
+                else "file"
+                if name in said.get(section, {})
+                else "default"
+            )
+            line = f"  {name} = {_spelled(model.model_fields[name], value) or '(not set)'}"
+            out.print(f"{line:<50}  {place}", markup=False, highlight=False, soft_wrap=True)
     for topic, mapping in sorted(found.mapping.items()):
         out.print(f"[mapping.{topic}]", style="bold", markup=False)
         unread = "" if topic in found.kafka.topics else "; [kafka] reads no topic of that name"
@@ -98,12 +102,6 @@ def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
 
 def _keys(model: type[BaseModel]) -> list[str]:
     return [name for name in model.model_fields if (model, name) != (Settings, "mapping")]
-
-
-def _source(above: dict[str, Any], told: dict[str, Any], section: str, name: str) -> str:
-    if name in above.get(section, {}):
-        return "environment"
-    return "file" if name in told.get(section, {}) else "default"
 
 
 def _spelled(field: FieldInfo, value: Any) -> str:

@@ -26,11 +26,13 @@ def asked(ctx: typer.Context, file: Path | None, given: Mapping[str, Any]) -> di
 
 def unkept(file: Path | None, store: str | None) -> None:
     """Say that nothing is kept, where a store is named but not by --store: it may be the one of a daemon."""
+    if store:
+        return
     from stream.config import told
     from stream.environment import variable
 
     found, above = told(file)
-    if not store and "url" in found.get("store", {}):
+    if "url" in found.get("store", {}):
         place = variable("store.url") if "url" in above.get("store", {}) else f"store.url of {file}"
         note(f"nothing is kept: {place} is for the daemon; give --store to keep what is learned here")
 

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +11,7 @@ from rich.table import Table
 from learner.names import GRAPH_DEFAULT
 from stream.commands import configured, options
 from stream.settings import Settings
-from stream.terminal import error, fail, grid, note, number, out, plain, progress, warn, when
+from stream.terminal import error, fail, grid, note, number, out, plain, progress, to_validate, warn, when
 
 if TYPE_CHECKING:
     from stream.bundle import Bundle
@@ -192,8 +191,7 @@ def _replayed(log: Path, settings: Settings) -> list["Interval"]:
     if refused := loop.graph.refusals:
         warn(f"{refused:,} versions must not be served, the last one: {loop.graph.refused[-1][2]}")
     if bad := loop.counts["dead_letters"]:
-        read = f"{bad:,} of {loop.counts['read']:,} records could not be read"
-        warn(f"{read}: `belated validate {quote(str(log))}` (with the same -c, if one was given) says why")
+        warn(f"{bad:,} of {loop.counts['read']:,} records could not be read: {to_validate(str(log))} says why")
     return [one for one in found if one is not None]
 
 

@@ -128,21 +128,7 @@ def findings(told: Findings) -> None:
     if told.lost["adjustment"]:
         out.print(f"  adjustments of conversions that are not in this log: {told.lost['adjustment']:,}")
     if told.lateness:
-        late, furthest = told.counts["late"], rounded(told.lateness)
-        said, ahead = f"order: {counted(late, 'records')} late, the furthest by {furthest}", told.ahead
-        if ahead and ahead.late > max(late / 2, MANY):
-            place, dated = f"{ahead.topic}/{ahead.partition}@{ahead.offset}", when(ahead.at)
-            why = f"which is of {dated} UTC: a wrong clock, or two logs one after the other?"
-            out.print(
-                f"{said}; {ahead.late:,} of them after {place}, {why}",
-                markup=False,
-                style="yellow",
-                highlight=False,
-                soft_wrap=True,
-            )
-        else:
-            waits = f"--lateness {furthest} waits for {'all of them' if late > 1 else 'it'}"
-            out.print(f"{said}; {waits}", markup=False, soft_wrap=True)
+        _order(told)
     for name, times in sorted(told.unknown.items()):
         out.print(f"unknown field {name}: {times:,} times, ignored", markup=False)
     for name, times in sorted(told.ignored.items()):
@@ -158,6 +144,21 @@ def findings(told: Findings) -> None:
         out.print(
             "the log has more ids than are remembered: duplicates and references were looked for in its first part"
         )
+
+
+def _order(told: Findings) -> None:
+    """How late records come; one that most of them come after is named, since waiting is no help then."""
+    late, furthest, ahead = told.counts["late"], rounded(told.lateness), told.ahead
+    said = f"order: {counted(late, 'records')} late, the furthest by {furthest}"
+    if ahead is None or ahead.late <= max(late / 2, MANY):
+        waits = f"--lateness {furthest} waits for {'all of them' if late > 1 else 'it'}"
+        out.print(f"{said}; {waits}", markup=False, soft_wrap=True)
+        return
+    after = (
+        f"{ahead.late:,} of them after {ahead.topic}/{ahead.partition}@{ahead.offset}, which is of {when(ahead.at)} UTC"
+    )
+    why = "a wrong clock, or two logs one after the other?"
+    out.print(f"{said}; {after}: {why}", markup=False, style="yellow", highlight=False, soft_wrap=True)
 
 
 def source_of(log: Path, mapping: Collection[str] = ()) -> "FileSource":

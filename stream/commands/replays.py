@@ -13,7 +13,7 @@ from learner.names import DEFAULT, GRAPH_DEFAULT, LIVE, NAMES, ORACLES, USUAL
 from stream.commands import configured, options
 from stream.commands.logs import convert, records, source_of, tune_garbage_collector
 from stream.commands.results import results
-from stream.drafts import draft
+from stream.drafts import put
 from stream.settings import RIVER, Settings, duration, spell
 from stream.terminal import err, fail, note, progress, warn
 
@@ -122,13 +122,19 @@ def replay(
     )
     given |= dict(graph_every=graph_every, graph_method=graph_method)
     asked = configured.asked(ctx, config, dict(methods=(method,), seed=seed, strict=strict, **given))
+    _single(asked, str(config or "environment"))
+    configured.unkept(config, store)
+    _run(log, asked, poll, checkpoint_every, (store, checkpoints), json_, html, finished=not unfinished)
+
+
+def _single(asked: dict[str, Any], place: str) -> None:
+    """Refuse what a replay cannot do; ``place``: where several methods, or a pre-training, come from."""
     if len(asked["methods"]) > 1:
         fail(
-            f"{config or 'environment'}: learner.methods names {len(asked['methods'])}; replay takes one: give --method, "
-            "or use backtest"
+            f"{place}: learner.methods names {len(asked['methods'])}; replay takes one: give --method, or use backtest"
         )
     if asked.get("pretrain"):
-        fail(f"{config or 'environment'}: learner.pretrain belongs to backtests: leave it out, or use backtest")
+        fail(f"{place}: learner.pretrain belongs to backtests: leave it out, or use backtest")
     (method,) = asked["methods"]
     if method.startswith(RIVER):
         fail(f"method {method!r} cannot go on from a checkpoint: only `belated backtest` may ask for it")
@@ -136,8 +142,6 @@ def replay(
         fail(f"method {method!r} reads final labels before they are known: only `belated backtest` may ask for it")
     if method not in LIVE:
         fail(f"method {method!r} is unknown; choose from {', '.join(LIVE)}")
-    configured.unkept(config, store)
-    _run(log, asked, poll, checkpoint_every, (store, checkpoints), json_, html, finished=not unfinished)
 
 
 def _run(
@@ -198,7 +202,7 @@ def _tell(result: Any, json_: Path | None, html: Path | None) -> None:
 
             written.callback(write, result, html)
         if json_ and str(json_) != "-":
-            written.callback(_write, json_, told)
+            written.callback(put, json_, told + "\n")
         if str(json_) == "-":
             typer.echo(told)
         else:
@@ -206,11 +210,6 @@ def _tell(result: Any, json_: Path | None, html: Path | None) -> None:
     for what, path in (("results", json_), ("report", html)):
         if path and str(path) != "-":
             err.print(f"{what}: {path.resolve()}", soft_wrap=True)
-
-
-def _write(file: Path, text: str) -> None:
-    with draft(file) as place:
-        place.write_text(text + "\n")
 
 
 def _writable(json_: Path | None, html: Path | None) -> None:

@@ -1,14 +1,13 @@
 """What a replay says: the table of methods, and what was read."""
 
 from collections.abc import Callable, Mapping
-from shlex import quote
 from typing import Any
 
 from rich.measure import Measurement
 from rich.table import Table
 
 from stream.progress import PARTS
-from stream.terminal import behind, counted, grid, number, out, when
+from stream.terminal import behind, counted, grid, number, out, to_validate, when
 
 HOUR = 3_600_000
 
@@ -96,7 +95,7 @@ def _read(summary: Mapping[str, Any], any_method: Mapping[str, Any]) -> None:
         f"settled: {settled['rows']:,} rows, {settled['positives']:,} of them converted"
         + (f"; {share:.1%} of all rows are final" if share is not None else "")
     )
-    command = f"`belated validate {quote(summary['log'])}` (with the same -c, if one was given)"
+    command = to_validate(summary["log"])
     if said := _nothing(events, settled, command):
         out.print(said, style="yellow", highlight=False, markup=False, soft_wrap=True)
     told = ", ".join(counted(events[name], name) for name in PARTS if events[name])
@@ -104,12 +103,7 @@ def _read(summary: Mapping[str, Any], any_method: Mapping[str, Any]) -> None:
     out.print(f"among them: {events['late']:,} late, {events['past_window']:,} past the attribution window")
     if events["late"] > MUCH * events["read"]:
         why = f"{events['late'] / events['read']:.0%} of the records are late, so these figures are not what they would be"
-        out.print(
-            f"{why}: {command} tells which record is ahead",
-            style="yellow",
-            markup=False,
-            soft_wrap=True,
-        )
+        out.print(f"{why}: {command} tells which record is ahead", style="yellow", markup=False, soft_wrap=True)
     if summary["unknown_fields"]:
         fields = ", ".join(f"{name} ({times:,})" for name, times in list(summary["unknown_fields"].items())[:8])
         out.print(f"fields nobody knows, ignored: {fields}", markup=False)

@@ -25,6 +25,21 @@ NAME = "belated"  # the client's, and that of the group whose offsets are a cour
 ATTEMPT = 2_000  # ms for one try; in between, what was logged is looked at
 Client = TypeVar("Client", KafkaConsumer, KafkaProducer)
 
+READING = {  # what a consumer of the log is told besides
+    "group_id": None,
+    "enable_auto_commit": False,
+    "auto_offset_reset": "none",
+    "isolation_level": "read_committed",
+    "metadata_max_age_ms": 5_000,  # so soon is a new partition noticed
+    "max_poll_records": 5_000,
+    "fetch_max_bytes": 16 << 20,
+    "max_partition_fetch_bytes": 1 << 20,
+}
+
+
+class NoAnswerError(SourceError):
+    """The broker has not said in time where partitions begin and end."""
+
 
 def options(config: Kafka, context: ssl.SSLContext | None) -> dict[str, Any]:
     """What consumers and producers are told alike."""
@@ -148,7 +163,8 @@ def span(
     """The first offset of each partition, and its end.
 
     Raises:
-        SourceError: there is no answer, or a topic was deleted.
+        NoAnswerError: there is no answer in time.
+        SourceError: a topic was deleted.
     """
     places, timeout = [TopicPartition(*p) for p in partitions], config.timeout
     try:
@@ -157,7 +173,7 @@ def span(
     except KeyError as error:
         raise gone(error) from None
     except KafkaError as error:
-        raise SourceError(
+        raise NoAnswerError(
             f"kafka {', '.join(config.servers)}: no answer on where the partitions begin and end ({error!r}); the "
             "broker must be reachable at the address it advertises (advertised.listeners)"
         ) from None

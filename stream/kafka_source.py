@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from kafka import TopicPartition
@@ -28,17 +28,6 @@ ASK = 1.0  # seconds between two questions for the ends of partitions, at most
 ANSWER = 2_000  # ms for an answer while running
 log = logging.getLogger(__name__)
 
-READING = {
-    "group_id": None,
-    "enable_auto_commit": False,
-    "auto_offset_reset": "none",
-    "isolation_level": "read_committed",
-    "metadata_max_age_ms": 5_000,  # so soon is a new partition noticed
-    "max_poll_records": 5_000,
-    "fetch_max_bytes": 16 << 20,
-    "max_partition_fetch_bytes": 1 << 20,
-}
-
 
 class KafkaSource:
     """The topics of a configuration, read from ``config.start`` or from where `seek` says.
@@ -51,7 +40,7 @@ class KafkaSource:
         self.config = config
         self.gone: Counter[Partition] = Counter()
         self.reachable = True
-        self._consumer = broker.consumer(config, **READING)
+        self._consumer = broker.consumer(config, **broker.READING)
         self._courtesy = Courtesy(config)
         self._listening = ExitStack()
         self._said = self._listening.enter_context(admission.listening())  # since the broker was last asked
@@ -168,10 +157,11 @@ class KafkaSource:
         broker.unblock(self._consumer)
 
     def _overrun(self, partitions: list[Partition]) -> None:
-        """Retention has overtaken us while reading."""
-        first, ends = broker.span(self._consumer, self.config, partitions)
-        for p in partitions:
-            self._place(p, self._next[p], first[p], ends[p])
+        """Retention has overtaken us while reading. Without an answer the next poll says so again."""
+        with suppress(broker.NoAnswerError):
+            first, ends = broker.span(self._consumer, self.config, partitions)
+            for p in partitions:
+                self._place(p, self._next[p], first[p], ends[p])
 
     def _ask(self) -> None:
         """Now and then: where partitions end, which are silent, and whether there are new ones.
@@ -217,13 +207,15 @@ class KafkaSource:
         return (asked - self._still[partition][1]) * 1000
 
     def _meet(self) -> None:
-        """Partitions added to a topic are read from their beginning."""
+        """Partitions added to a topic are read from their beginning. Without an answer they are new at the next question."""
         found = {topic: self._consumer.partitions_for_topic(topic) for topic in self.config.topics}
         new = sorted({Partition(t, n) for t, numbers in found.items() for n in numbers} - set(self._partitions))
-        if new:
+        if not new:
+            return
+        with suppress(broker.NoAnswerError):
+            first, ends = broker.span(self._consumer, self.config, new)
             numbers = {topic: {p.partition for p in [*self._partitions, *new] if p.topic == topic} for topic in found}
             self._partitions = self._assigned(numbers)
-            first, ends = broker.span(self._consumer, self.config, new)
             for p in new:
                 self._place(p, first[p], first[p], ends[p])
 

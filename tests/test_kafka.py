@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.errors import KafkaTimeoutError
 from servers import free_port
 from sqlalchemy import select
 
@@ -151,6 +152,49 @@ def test_a_partition_added_at_run_time_is_read_from_its_beginning(kafka: str) ->
         (record,) = until(source, lambda found: len(found) == 1)
         assert (record.partition, record.offset) == (2, 0)
         assert Partition(config.items, 2) in source.partitions()
+
+
+def silence(source: KafkaSource, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The broker does not say where partitions begin, three times; what was asked for."""
+    asked: list[str] = []
+    answer = source._consumer.beginning_offsets
+
+    def perhaps(places: list[TopicPartition], timeout_ms: int) -> Any:
+        asked.append(f"{places[0].topic}/{places[0].partition}")
+        if len(asked) <= 3:
+            raise KafkaTimeoutError("no answer")
+        return answer(places, timeout_ms=timeout_ms)
+
+    monkeypatch.setattr(source._consumer, "beginning_offsets", perhaps)
+    return asked
+
+
+def test_no_answer_on_a_partition_that_was_added(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the broker does not say where it begins it stays new, and reading goes on; then it is read from its beginning."""
+    config = configured(kafka, start="latest")
+    with reading(config) as source:
+        source.poll(10)
+        asked = silence(source, monkeypatch)
+        grow(kafka, config.items, 3)
+        produce(kafka, [(config.items, 2, b"x"), (config.items, 0, b"y")])
+        found = until(source, lambda found: len(found) == 2)
+        assert sorted((r.partition, r.offset) for r in found) == [(0, 0), (2, 0)]
+        assert len(asked) == 4
+
+
+def test_no_answer_when_retention_has_overtaken_us(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next poll asks again: nothing is read past what is gone, and nothing ends."""
+    config = configured(kafka, retention="earliest")
+    place = Partition(config.items, 0)
+    produce(kafka, [(config.items, 0, b"%d" % n) for n in range(10)])
+    with reading(config) as source:
+        source.seek({place: 0})
+        delete_before(kafka, place, 6)
+        asked = silence(source, monkeypatch)
+        found = until(source, lambda found: len(found) == 4)
+        assert [r.offset for r in found] == [6, 7, 8, 9]
+        assert source.gone[place] == 6
+        assert len(asked) == 4
 
 
 def test_a_missing_topic_is_named_with_the_command(kafka: str) -> None:

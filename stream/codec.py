@@ -24,6 +24,7 @@ DAY = 86_400_000
 LIMIT = 1_000_000  # bytes of one record
 NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 NAMES, MORE = 1000, "(further names)"  # unknown fields told apart
+MAPPING = "a mapping can read it: docs/mapping.md"
 FEATURE = "expected a finite number, a string of at most 1000 characters or a list of strings"
 
 
@@ -151,6 +152,8 @@ def _sentence(kind: str, place: str, message: str, value: Any) -> str:
     if place.endswith(".at"):
         expected = f"expected milliseconds since 1970 as an integer in {EARLIEST}..{LATEST}{_unit(value)}"
         return f"{place}: {expected}, got {shown}"
+    if kind == "string_type" and isinstance(value, int):
+        return f"{place}: expected a string, got {shown} ({MAPPING})"
     return f"{place}: {message.removeprefix('Value error, ')}" + ("" if kind == "value_error" else f", got {shown}")
 
 
@@ -158,8 +161,10 @@ def _unit(value: Any) -> str:
     """What to do about a time in another unit, if it is one.
 
     >>> _unit(1704068394), _unit(1704068394261000), _unit("noon")
-    (' (seconds? multiply by 1000)', ' (microseconds? divide by 1000)', '')
+    (' (seconds? multiply by 1000)', ' (microseconds? divide by 1000)', ' (a text? a mapping can read it: docs/mapping.md)')
     """
+    if isinstance(value, str):
+        return f" (a text? {MAPPING})"
     if isinstance(value, int | float) and EARLIEST <= value * 1000 <= LATEST:
         return " (seconds? multiply by 1000)"
     if isinstance(value, int | float) and 1000 * EARLIEST <= value <= 1000 * LATEST:

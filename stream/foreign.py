@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from labelstore.events import ATTRIBUTION
+from labelstore.events import ATTRIBUTION, EARLIEST, LATEST
 from stream.envelope import not_json
 from stream.mapping import EVERYTHING, MODELS, PART, TEXTS, Source, Topic
 from stream.paths import absent, shown, steps, walk
@@ -19,6 +19,7 @@ from stream.sources import Record
 
 DEEP = 8  # objects inside each other whose parts are still features
 MOST = 257  # features, and one more so that the codec says there are too many
+UNITS = {"ms": "milliseconds since 1970", "s": "seconds since 1970", "iso": "a time in ISO 8601"}
 EPOCH = datetime.fromtimestamp(0, UTC)
 DECIMAL = re.compile(r"[-+]?\d{1,18}(\.\d{1,18})?")
 FEATURE = "a number, a string, a list of them, or an object"
@@ -161,16 +162,22 @@ def _time(source: Source, told: Any, record: Record) -> int | None:
     found = _found(source, told, record)
     if found is None or found == "":
         return None
-    if source.unit == "iso" and isinstance(found, str):
-        try:
-            time = datetime.fromisoformat(found)
-            return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - EPOCH) // timedelta(milliseconds=1)
-        except (ValueError, OverflowError):
-            pass
-    elif source.unit != "iso" and (ms := _number(found, 1000 if source.unit == "s" else 1)) is not None:
+    if (ms := _ms(found, source.unit)) is not None and EARLIEST <= ms <= LATEST:
         return ms
-    wanted = {"ms": "milliseconds since 1970", "s": "seconds since 1970", "iso": "a time in ISO 8601"}[source.unit]
-    raise Misfit(f"at: {source}: expected {wanted}, got {shown(found)}")
+    fits = [unit for unit in UNITS if (ms := _ms(found, unit)) is not None and EARLIEST <= ms <= LATEST]
+    better = f'; it would fit unit = "{fits[0]}"' if fits else ""
+    raise Misfit(f"at: {source}: expected {UNITS[source.unit]}, within 2000 to 2100, got {shown(found)}{better}")
+
+
+def _ms(found: Any, unit: str) -> int | None:
+    """A time in a unit, in ms; None if it is none."""
+    if unit != "iso":
+        return _number(found, 1000 if unit == "s" else 1)
+    try:
+        time = datetime.fromisoformat(found if isinstance(found, str) else "")
+        return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - EPOCH) // timedelta(milliseconds=1)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _number(found: Any, scale: int) -> int | None:

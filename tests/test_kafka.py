@@ -170,7 +170,7 @@ def silence(source: KafkaSource, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_no_answer_on_a_partition_that_was_added(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the broker does not say where it begins it stays new, and reading goes on; then it is read from its beginning."""
+    """While the broker does not say where it begins it stays new; then it is read from its beginning."""
     config = configured(kafka, start="latest")
     with reading(config) as source:
         source.poll(10)

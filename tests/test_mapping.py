@@ -116,13 +116,19 @@ def test_names_no_kind_has() -> None:
     ("topic", "value", "says"),
     [
         ("ads", {"ts": 1}, "impression_id: user.id: missing (there is 'ts')"),
-        ("ads", SHOWN | {"ts": 5}, "at: ts (unit iso): expected a time in ISO 8601, got 5"),
+        ("ads", SHOWN | {"ts": 5}, "at: ts (unit iso): expected a time in ISO 8601, within 2000 to 2100, got 5"),
         ("ads", SHOWN | {"ts": None}, "at: ts: missing (it is None)"),
         (
             "shop",
             {"event": {"name": "order"}, "ts": 1e306, "order": 1, "u": 1, "i": 1},
-            "at: ts (unit s): expected seconds since 1970, got 1e+306",
+            "at: ts (unit s): expected seconds since 1970, within 2000 to 2100, got 1e+306",
         ),
+        (
+            "shop",
+            {"event": {"name": "order"}, "ts": T0 * 1000, "order": 1, "u": 1, "i": 1},
+            f'at: ts (unit s): expected seconds since 1970, within 2000 to 2100, got {T0}000; it would fit unit = "ms"',
+        ),
+        ("ads", SHOWN | {"ts": T0}, f'2000 to 2100, got {T0}; it would fit unit = "s"'),
         (
             "ads",
             SHOWN | {"user": {"id": [1]}},
@@ -131,7 +137,7 @@ def test_names_no_kind_has() -> None:
         ("ads", SHOWN | {"ctx": 3}, "features: ctx: expected an object, got 3"),
         ("ads", SHOWN | {"ctx": {"a": [{}]}}, "features: ctx.a: expected a number, a string"),
         ("ads", SHOWN | {"p": 7}, "impression.served.score: Input should be less than or equal to 1"),
-        ("ads", SHOWN | {"ts": "1990-01-01"}, "impression.at: expected milliseconds since 1970"),
+        ("ads", SHOWN | {"ts": "1990-01-01"}, "ISO 8601, within 2000 to 2100, got '1990-01-01'"),
         ("ads", SHOWN | {"user": {"id": "x" * 300}}, "; it is made of {user.id}:{payload.items[0].sku}"),
         ("ads", b"{", "not JSON"),
         ("ads", [1], "impression_id: user.id: missing (got a list of 1)"),

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any, Protocol
 
@@ -137,19 +137,18 @@ def run(
     server = _serve(health, config)
     try:
         said(server.port)
-        with stop.listening(), opened(stored.secret_url, settings, stored.checkpoints) as (store, checkpoints):
+        with opened(stored.secret_url, settings, stored.checkpoints) as (store, checkpoints), ExitStack() as leaving:
             log.info("starting", topics=config.kafka.topics, servers=config.kafka.servers, http_port=server.port)
-            live = source()
+            live = source()  # till then there is nothing to finish, and a signal ends the process as it ends any other
+            leaving.enter_context(stop.listening())
             pace = dict(every=stored.records, every_s=stored.every / 1000)
             loop = Loop(live, settings, store, checkpoints, outbox=outbox, aside=True, **pace)  # type: ignore[arg-type]  # each its own
-            try:
-                if not loop.numbers.commit:
-                    loop.commit()  # where the log is read from is known from here on, whatever happens
-                log.info("going on", commit=loop.numbers.commit, read=loop.counts["read"])
-                health.publish(status_of(loop, live))  # ready, however long the first turn takes
-                loop.run(_Telling(loop, live, health, log), stop)
-            finally:
-                loop.graph.leave()
+            leaving.callback(loop.graph.leave)
+            if not loop.numbers.commit:
+                loop.commit()  # where the log is read from is known from here on, whatever happens
+            log.info("going on", commit=loop.numbers.commit, read=loop.counts["read"])
+            health.publish(status_of(loop, live))  # ready, however long the first turn takes
+            loop.run(_Telling(loop, live, health, log), stop)
             health.leave()
             log.info("left", commit=loop.numbers.commit, read=loop.counts["read"])
     finally:

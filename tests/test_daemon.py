@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -269,6 +270,21 @@ def test_an_absent_broker_is_told(tmp_path: Path) -> None:
     assert config.servers[0] in said
     assert "Traceback" not in said
     assert time.monotonic() - begun < 60
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_broker_is_waited_for(tmp_path: Path, number: int) -> None:
+    """Nothing has begun that would have to be finished: it leaves at once, not after `kafka.timeout`."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        config = Kafka(servers=(f"127.0.0.1:{mute.getsockname()[1]}",))
+        with running(config, tmp_path / "store.db", BELATED_KAFKA__TIMEOUT="1m") as daemon:
+            mute.settimeout(60)
+            _link = mute.accept()  # kept open
+            begun = time.monotonic()
+            status, said = daemon.stop(number)
+    assert status == 128 + number
+    assert "Traceback" not in "".join(said)
+    assert time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize(

@@ -107,3 +107,28 @@ def test_the_events_of_the_page_are_events() -> None:
         "conversion",
         "adjustment",
     ]
+
+
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_scripts_are_there(page: Path) -> None:
+    """What a page links to is in the tree, and so are the scripts it names."""
+    told = page.read_text()
+    for link in re.findall(r"\]\(([^)#\s]+)", told):
+        assert link.startswith("http") or (page.parent / link).exists(), link
+    for script in re.findall(r"benchmarks/\w+\.py", told):
+        assert (ROOT / script).exists(), script
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_the_pages_have_their_options(page: Path) -> None:
+    """Each `belated` line that a page shows names a command that is there, with options that it has."""
+    for line in re.findall(r"^    (?:  )?belated (.*)", page.read_text(), re.M):
+        found, words = get_command(app), line.split("#")[0].replace("[", " ").replace("]", " ").split()
+        while hasattr(found, "commands"):
+            assert set(words[:1]) & set(found.commands), line
+            found = found.commands[words.pop(0)]
+        known = {option for parameter in found.params for option in parameter.opts} | {"--help"}
+        assert {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)} <= known, line

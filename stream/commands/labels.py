@@ -54,7 +54,7 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """The joined table as it was KNOWN at a moment: one row per impression with label, signals and scores.
+    """The joined table as it was KNOWN at a moment: a row per impression that is kept, with label, signals, scores.
 
     Only records known before that moment take part, so nothing of the future leaks into offline work.
 

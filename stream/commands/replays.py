@@ -54,7 +54,8 @@ def backtest(
 
     Every impression is scored before anything can be learned from it. All methods start from the same weights.
     With --pretrain the rows `pretrained` (never updated after it) and `oracle` (knows the final labels, from a first
-    pass) stand beside them: RI is how much of what lies between the two a method has gained.
+    pass; where --methods is given, only if it is among them) stand beside them: RI is how much of what lies between
+    the two a method has gained.
 
     Example: belated backtest log/ --window 60d --wait 7d --html report.html
     """

@@ -3,7 +3,8 @@
 At the first midnight that is `graph_every` after the last refresh, and ends a day on which pairs were counted, a snapshot
 is taken. A replay learns from it at once; a daemon has a process of its own do it (`stream.refresh_worker`), goes on
 meanwhile, and swaps when the bundle is there. Every swap is a row (at, version), part of the commit: what is known from
-``at`` on passes with that version. A replay that is told the swaps of a live run makes them where that one did.
+``at`` on passes with that version. A replay that is told the swaps of a live run makes them where that one did, see
+`stream.swaps`.
 
 Event time waits at a midnight where a refresh is due while the last one is still being learned, so what a version is
 learned from, and which version came before it, is a function of the log and the swaps.
@@ -27,6 +28,7 @@ from stream.bundle import Bundle, Serving
 from stream.checkpoint import Checkpoints, kept
 from stream.settings import Settings
 from stream.snapshot import Refused, Snapshot
+from stream.swaps import Swaps
 from stream.watermark import END
 
 KEPT = 2  # versions: the one that is served, and the one before
@@ -51,7 +53,7 @@ class Refresh:
     ) -> None:
         self.every, self._settings, self._store, self._checkpoints = settings.graph_every, settings, store, checkpoints
         self._rules = Rules(settings.graph_window, settings.graph_half_life)
-        self._told = None if told is None else sorted(told)
+        self._told = Swaps(told)
         self._apart, self._aside = aside, Aside(checkpoints.folder)
         self.served: Serving | None = None
         self.watch: Callable[[Snapshot, Bundle | None], None] = lambda taken, before: None  # hears of every refresh
@@ -88,6 +90,8 @@ class Refresh:
         else:
             item_pairs.expire(self._store.connection, midnight)
         if counted and midnight - self._last >= self.every:
+            if self._ready and self._told.outrun(self.number):
+                self.swap(midnight)
             self.begin(midnight)
             self.swap(midnight)
 
@@ -137,22 +141,18 @@ class Refresh:
     @property
     def next_swap(self) -> int:
         """The event time of the next swap that was told; spans end there."""
-        return self._told[0].at if self._told else END
+        return self._told.next
 
     def swap(self, passed: int) -> None:
         """Serve what is to be served from here on: everything known before ``passed`` has passed."""
         self._reap()
-        while self._told and self._told[0].at <= passed:
-            at, version = self._told.pop(0)
-            if version > self.number:  # a person had it learned: it cannot be made here, and numbers differ from now on
-                self._told = None
-                break
+        for at, version in self._told.due(passed, self.number):
             for ready in [one for one in self._ready if one.version == version]:
                 self._serve(ready, at)
             for past in [one for one in self._files[1:] if one["version"] == version]:
                 self._serve(read(self._checkpoints.folder, past), at)  # a person rolled it back
             self._ready = [one for one in self._ready if one.version > version]
-        if self._told is None:
+        if self._told.alone:
             for ready in self._ready:
                 self._serve(ready, passed)
             self._ready.clear()
@@ -203,7 +203,7 @@ class Refresh:
         if self.every is None:
             return {}
         told: dict[str, Any] = {"seq": self._seq, "last": self._last, "number": self.number}
-        told |= {"refused": self.refused, "refusals": self.refusals}
+        told |= {"refused": self.refused, "refusals": self.refusals, **self._told.state()}
         ready = [self._keep(one) for one in self._ready]
         files = [*self._files, *ready, *([self._pending] if self._pending else [])]
         return {"graph": {**told, "bundles": files, "served": len(self._files), "ready": len(ready)}}
@@ -225,8 +225,7 @@ class Refresh:
         if self._files and serve:
             self.served = Serving(read(self._checkpoints.folder, self._files[0]))
         self._ready = [read(self._checkpoints.folder, one) for one in files[served : served + ready]]
-        if self._told is not None:
-            self._told = [one for one in self._told if one.at > progress["passed"]]
+        self._told.restore(told, progress["passed"])
         if pending := files[served + ready :]:
             self._pending = {"before": self._files[0] if self._files else None} | pending[0]
             if self._apart:

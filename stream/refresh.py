@@ -61,7 +61,7 @@ class Refresh:
         self.refused: list[list[Any]] = []  # number, midnight, why; the last few
         self.refusals = 0  # that there were
         self._seq = 0  # of the last record that had passed at the last midnight
-        self._last: int | None = None  # midnight of the last refresh, or where the first day begins
+        self.last: int | None = None  # midnight of the last refresh, or where the first day begins
         self._files: list[dict[str, Any]] = []  # the bundles that are kept, the newest first
         self._ready: list[Bundle] = []  # learned, to be swapped when that is told
         self._pending: dict[str, Any] | None = None  # the snapshot that is being learned from, if any
@@ -82,14 +82,14 @@ class Refresh:
         if self.every is None:
             return
         first, self._seq = self._seq, self._store.seq
-        if self._last is None:
-            self._last = midnight - DAY
+        if self.last is None:
+            self.last = midnight - DAY
         counted = 0
         if self._seq > first:
             counted = item_pairs.close_day(self._store.connection, midnight, first, self._store.keep, self._rules)
         else:
             item_pairs.expire(self._store.connection, midnight)
-        if counted and midnight - self._last >= self.every:
+        if counted and midnight - self.last >= self.every:
             if self._ready and self._told.outrun(self.number):
                 self.swap(midnight)
             self.begin(midnight)
@@ -103,7 +103,7 @@ class Refresh:
 
     def waits(self, midnight: int) -> bool:
         """Whether this midnight cannot be closed yet."""
-        return self._pending is not None and self._last is not None and midnight - self._last >= (self.every or END)
+        return self._pending is not None and self.last is not None and midnight - self.last >= (self.every or END)
 
     @property
     def idle(self) -> bool:
@@ -113,7 +113,7 @@ class Refresh:
     def begin(self, midnight: int) -> None:
         """Learn from the pairs as they are, as of a midnight."""
         self.number += 1
-        self._last = midnight
+        self.last = midnight
         taken = take(self._store, self._settings, self.number, midnight)
         self.watch(taken, self.served.bundle if self.served else None)
         if self._apart:
@@ -202,7 +202,7 @@ class Refresh:
         """What a checkpoint keeps, where there is a graph."""
         if self.every is None:
             return {}
-        told: dict[str, Any] = {"seq": self._seq, "last": self._last, "number": self.number}
+        told: dict[str, Any] = {"seq": self._seq, "last": self.last, "number": self.number}
         told |= {"refused": self.refused, "refusals": self.refusals, **self._told.state()}
         ready = [self._keep(one) for one in self._ready]
         files = [*self._files, *ready, *([self._pending] if self._pending else [])]
@@ -218,7 +218,7 @@ class Refresh:
         told = progress.get("graph")
         if told is None or self.every is None:
             return
-        self._seq, self._last, self.number, self.refused = (told[name] for name in ("seq", "last", "number", "refused"))
+        self._seq, self.last, self.number, self.refused = (told[name] for name in ("seq", "last", "number", "refused"))
         self.refusals = told.get("refusals", 0)
         files, served, ready = told["bundles"], told["served"], told["ready"]
         self._files = files[:served]

@@ -3,15 +3,13 @@
 At the first midnight that is `graph_every` after the last refresh, and ends a day on which pairs were counted, a snapshot
 is taken. A replay learns from it at once; a daemon has a process of its own do it (`stream.refresh_worker`), goes on
 meanwhile, and swaps when the bundle is there. Every swap is a row (at, version), part of the commit: what is known from
-``at`` on passes with that version. A replay that is told the swaps of a live run makes them where that one did, see
-`stream.swaps`.
+``at`` on passes with that version. A replay makes those of a live run where that one did, if told (`stream.swaps`).
 
 Event time waits at a midnight where a refresh is due while the last one is still being learned, so what a version is
 learned from, and which version came before it, is a function of the log and the swaps.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic_core import to_json
@@ -24,7 +22,7 @@ from labelstore.retention import DAY
 from labelstore.store import LabelStore
 from stream import bundle, snapshot
 from stream.aside import Aside
-from stream.bundle import Bundle, Serving
+from stream.bundle import Bundle, Serving, read
 from stream.checkpoint import Checkpoints, kept
 from stream.settings import Settings
 from stream.snapshot import Refused, Snapshot
@@ -114,7 +112,10 @@ class Refresh:
         """Learn from the pairs as they are, as of a midnight."""
         self.number += 1
         self.last = midnight
-        taken = take(self._store, self._settings, self.number, midnight)
+        settings, connection = self._settings, self._store.connection
+        pairs = item_pairs.load(connection, midnight, self._rules.half_life)
+        told = pairs, item_pairs.described(connection), self.number, (settings.seed * 1009 + self.number) % 2**63
+        taken = snapshot.take(*told, settings.graph_method, midnight)
         self.watch(taken, self.served.bundle if self.served else None)
         if self._apart:
             name = f"graph-{self.number}-snapshot.safetensors"
@@ -145,46 +146,57 @@ class Refresh:
 
     def swap(self, passed: int) -> None:
         """Serve what is to be served from here on: everything known before ``passed`` has passed."""
-        self._reap()
+        self._reap(passed)
         for at, version in self._told.due(passed, self.number):
-            for ready in [one for one in self._ready if one.version == version]:
-                self._serve(ready, at)
-            for past in [one for one in self._files[1:] if one["version"] == version]:
-                self._serve(read(self._checkpoints.folder, past), at)  # a person rolled it back
+            if version == self._version:  # it stays: the next one was refused, or rolled back at once
+                self._ready.clear()
+                self._unsaved.append(Swap(at, version))
+            learned = [one for one in self._ready if one.version == version]
+            past = [read(self._checkpoints.folder, one) for one in self._files[1:] if one["version"] == version]
+            for chosen in learned or past:  # past: a person rolled it back
+                self._serve(chosen, at)
             self._ready = [one for one in self._ready if one.version > version]
         if self._told.alone:
             for ready in self._ready:
                 self._serve(ready, passed)
             self._ready.clear()
 
+    @property
+    def _version(self) -> int:
+        """That is served; 0 before the first."""
+        return self._files[0]["version"] if self._files else 0
+
     def roll_back(self, passed: int) -> int | None:
         """Serve the version before from here on; its number, None if none is kept."""
         before = [one for one in self._files[1:] if one["version"] < self._files[0]["version"]]
         if not before:
             return None
-        older = read(self._checkpoints.folder, before[0])
-        self._serve(older, passed)
-        return older.version
+        self._serve(read(self._checkpoints.folder, before[0]), passed)
+        return self._version
 
     def _serve(self, chosen: Bundle, at: int) -> None:
         others = [one for one in self._files if one["version"] != chosen.version]
-        self._files = [{**self._keep(chosen), "version": chosen.version, "at": at}, *others][:KEPT]
+        others = [one for n, one in enumerate(others, 2) if n <= KEPT or one["version"] in self._told.versions]
+        self._files = [{**self._keep(chosen), "version": chosen.version, "at": at}, *others]
         self.served = Serving(chosen)
         self._unsaved.append(Swap(at, chosen.version))
 
     def _start(self) -> None:
         assert self._pending is not None
-        before = self._pending["before"]
-        self._aside.begin(self._pending["file"], before and before["file"])
+        self._aside.begin(self._pending["file"], self._pending["before"] and self._pending["before"]["file"])
 
-    def _reap(self) -> None:
-        """Take what the process has made, if it is done. Its snapshot, named by the last commit, goes with the next."""
+    def _reap(self, passed: int) -> None:
+        """Take what the process has made, if it is done. Its snapshot, named by the last commit, goes with the next.
+
+        If it made none, that is a swap to the version that stays: a replay cannot know that it was killed.
+        """
         if self._pending is None or (found := self._aside.result(self._pending["number"])) is None:
             return
         if isinstance(found, Bundle):
             self._ready.append(found)
         else:
             self._refuse(found, self._pending["number"], self._pending["until"])
+            self._unsaved.append(Swap(passed, self._version))
         self._pending = None
 
     def leave(self) -> None:
@@ -234,15 +246,3 @@ class Refresh:
                 before, self._pending = self._pending["before"], None
                 data = kept(self._checkpoints.folder, pending[0]["file"], pending[0]["sha256"])
                 self._learn(snapshot.from_bytes(data), before and read(self._checkpoints.folder, before))
-
-
-def take(store: LabelStore, settings: Settings, number: int, midnight: int) -> Snapshot:
-    """The snapshot for a refresh."""
-    pairs = item_pairs.load(store.connection, midnight, settings.graph_half_life)
-    seed = (settings.seed * 1009 + number) % 2**63
-    return snapshot.take(pairs, item_pairs.described(store.connection), number, seed, settings.graph_method, midnight)
-
-
-def read(folder: Path, named: dict[str, Any]) -> Bundle:
-    """A bundle that a commit names, in the folder of checkpoints."""
-    return bundle.from_bytes(kept(folder, named["file"], named["sha256"]))

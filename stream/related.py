@@ -17,9 +17,9 @@ from labelstore.item_pairs import CO_PURCHASE, Pair
 from labelstore.ledger import Checkpoint
 from labelstore.store import StoreError, existing
 from stream import snapshot
-from stream.bundle import Bundle, Serving
+from stream.bundle import Bundle, Serving, read
 from stream.prequential import Interval, interval
-from stream.refresh import KEPT, Refresh, read
+from stream.refresh import KEPT, Refresh
 from stream.settings import Settings
 from stream.workspace import checkpoint_folder, opened
 

@@ -1,4 +1,7 @@
-"""The swaps that a replay is told, those of a live run, and how long they can be of the versions that it learns itself."""
+"""The swaps that a replay is told, those of a live run, and how long they can be of the versions that it learns itself.
+
+Of one moment the last is told. One to the version that is served already says that the next one is never served.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,6 +23,11 @@ class Swaps:
     def next(self) -> int:
         """The event time of the next one."""
         return self._left[0].at if self._left else END
+
+    @property
+    def versions(self) -> set[int]:
+        """Those that will be served: again, where they have been."""
+        return {one.version for one in self._left}
 
     def due(self, passed: int, number: int) -> Iterator[Swap]:
         """Those up to ``passed``; ``number``: of the last refresh that was begun.

@@ -2,23 +2,29 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from sqlalchemy import select
 
 from labelstore import ledger
 from labelstore.ledger import Swap
 from labelstore.store import existing
+from labelstore.tables import impressions
 from strategies import DAY, HOUR, T0
+from stream import bundle, snapshot
+from stream.aside import Aside
 from stream.loop import Loop
+from stream.related import roll_back
 from stream.sources import ListSource
 from stream.swaps import Swaps
 from stream.workspace import opened
-from test_refresh import SETTINGS, parts, quick, shop
+from test_refresh import SETTINGS, Live, parts, quick, shop
 
 __all__ = ["quick"]  # a fixture
 
-LOG = parts(shop(days=20), 1)
+EVENTS, PLACE = shop(days=20), ("events", 0)
+LOG = parts(EVENTS, 1)
 OWN = [(T0 + 3 * n * DAY, n) for n in range(1, 7)]  # when versions are learned
 
 
@@ -79,3 +85,99 @@ def test_a_version_that_the_live_run_refused() -> None:
     assert not swaps.outrun(2)
     assert list(swaps.due(5, 3)) == [Swap(5, 3)]
     assert swaps.outrun(3)
+
+
+class Slow(Aside):
+    """Makes a version when it is told to, or is killed."""
+
+    done: ClassVar[list[bool]] = []  # whether the next versions are made
+
+    def begin(self, snapshot: str, before: str | None) -> None:
+        self.names = snapshot, before
+
+    def result(self, number: int) -> bundle.Bundle | str | None:
+        if not self.done:
+            return None
+        if not self.done.pop(0):
+            return "killed"
+        taken, before = (name and (self._folder / name).read_bytes() for name in self.names)
+        return snapshot.learn(snapshot.from_bytes(taken or b""), bundle.from_bytes(before) if before else None)
+
+
+def so_far(days: float) -> Live:
+    """The log of so many days."""
+    return Live({PLACE: LOG[PLACE][: sum(event["at"] < T0 + days * DAY for event in EVENTS)]})
+
+
+def live(url: str, days: float, *done: bool) -> None:
+    """A daemon, stopped after so many days; ``done``: versions for which it waits."""
+    Slow.done = list(done)
+    with opened(url, SETTINGS) as (store, checkpoints):
+        loop = Loop(source := so_far(days), SETTINGS, store, checkpoints, poll=20, aside=True)
+
+        def over() -> bool:
+            read = loop.reading.offsets == source.end_offsets() and loop.passed == loop.reading.clocks.value
+            return read and not Slow.done
+
+        loop.run(stop=over)
+
+
+def said(url: str) -> tuple[list[Any], list[Swap], int]:
+    """What versions said of impressions, swaps, and how far event time is."""
+    with existing(url) as connection:
+        newest, I = ledger.newest(connection), impressions.c  # noqa: E741
+        assert newest is not None
+        rows = connection.execute(select(I.id, I.graph).order_by(I.id)).all()
+        return list(rows), ledger.load_swaps(connection), newest.progress["passed"]
+
+
+def check_replay(url: str, days: float, again: str) -> None:
+    """A replay as far as the live run came is told its swaps, makes them, and says the same of each impression."""
+    lived = said(url)
+    with opened(again, SETTINGS) as (store, checkpoints):
+        source = so_far(days)
+        source.swaps = lambda: lived[1]  # type: ignore[method-assign]
+        loop = Loop(source, SETTINGS, store, checkpoints)
+        loop.run(stop=lambda: loop.passed == lived[2])
+    assert said(again) == lived
+
+
+def test_what_a_swap_of_the_same_moment_hides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version 1 is served again while 4 is learned, 4 before a record passes, and then 1 once more: it is still there."""
+    monkeypatch.setattr("stream.refresh.Aside", Slow)
+    url = f"sqlite:///{tmp_path}/live.db"
+    live(url, 3.1, True)
+    live(url, 6.1, True)
+    assert roll_back(url) == 1
+    live(url, 9.1, True)
+    live(url, 12.1)
+    assert roll_back(url) == 1
+    live(url, 12.1, True)
+    live(url, 13)
+    assert roll_back(url) == 1
+    live(url, 14)
+    assert [row.version for row in said(url)[1]] == [1, 2, 1, 3, 4, 1]
+    check_replay(url, 14, f"sqlite:///{tmp_path}/again.db")
+
+
+def test_what_is_rolled_back_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No record has passed with it: a replay does not serve it either, nor when it has left the swaps behind."""
+    monkeypatch.setattr("stream.refresh.Aside", Slow)
+    url = f"sqlite:///{tmp_path}/live.db"
+    live(url, 3.1, True)
+    live(url, 6.1)
+    live(url, 6.1, True)
+    assert roll_back(url) == 1
+    live(url, 9.1)
+    assert [row.version for row in said(url)[1]] == [1, 1]
+    check_replay(url, 9.1, f"sqlite:///{tmp_path}/again.db")
+
+
+def test_what_is_killed_is_not_learned_by_a_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first version and after it, up to the end."""
+    monkeypatch.setattr("stream.refresh.Aside", Slow)
+    url = f"sqlite:///{tmp_path}/live.db"
+    for days, done in ((3.1, False), (6.1, True), (9.1, False), (12.1, False)):
+        live(url, days, done)
+    assert [row.version for row in said(url)[1]] == [0, 2, 2, 2]
+    check_replay(url, 12.1, f"sqlite:///{tmp_path}/again.db")

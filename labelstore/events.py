@@ -17,7 +17,8 @@ EARLIEST = 946_684_800_000  # 2000-01-01 UTC, ms
 LATEST = 4_102_444_800_000  # 2100-01-01 UTC, ms
 ATTRIBUTION = "give impression_id, or user_id and item_id"
 
-Id = Annotated[str, Field(min_length=1, max_length=200)]
+LONGEST = 200  # characters of an id
+Id = Annotated[str, Field(min_length=1, max_length=LONGEST)]
 Kind = Annotated[str, Field(min_length=1, max_length=50)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 Time = Annotated[int, Field(ge=EARLIEST, lt=LATEST, description="event time, ms since 1970, UTC")]

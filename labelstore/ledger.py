@@ -42,7 +42,7 @@ class Advance(NamedTuple):
 
 
 class Swap(NamedTuple):
-    """Impressions known from ``at`` on, ms, pass with this version of the product graph."""
+    """Impressions known from ``at`` on, ms, pass with this version of the product graph; 0: with none yet."""
 
     at: int
     version: int

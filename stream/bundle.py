@@ -13,6 +13,7 @@ blocks of one shape, for the last bits of a matrix product depend on it.
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 from labelstore.events import Impression
 from learner.graph.dual import Tables
 from learner.graph.embeddings import Embeddings, offered, queries
+from stream.checkpoint import kept
 
 BLOCK = 32  # contexts that are scored at once
 WIDE = 16  # a matrix product of fewer columns sums a row by where it stands
@@ -74,6 +76,11 @@ def from_bytes(data: bytes) -> Bundle:
     learned = {name: tensors.pop(f"tables.{name}") for name in Tables._fields if f"tables.{name}" in tensors}
     tables = Tables(**learned) if learned else None
     return Bundle(**told | {"ids": ids_of(tensors, told)}, embeddings=places, tables=tables, **tensors)
+
+
+def read(folder: Path, named: dict[str, Any]) -> Bundle:
+    """A bundle that a commit names, in the folder of checkpoints."""
+    return from_bytes(kept(folder, named["file"], named["sha256"]))
 
 
 def of_ids(ids: Sequence[str]) -> Tensor:

@@ -3,14 +3,13 @@
 At the first midnight that is `graph_every` after the last refresh, and ends a day on which pairs were counted, a snapshot
 is taken. A replay learns from it at once; a daemon has a process of its own do it (`stream.refresh_worker`), goes on
 meanwhile, and swaps when the bundle is there. Every swap is a row (at, version), part of the commit: what is known from
-``at`` on passes with that version. A replay that is told the swaps of a live run makes them where that one did.
+``at`` on passes with that version. A replay makes those of a live run where that one did, if told (`stream.swaps`).
 
 Event time waits at a midnight where a refresh is due while the last one is still being learned, so what a version is
 learned from, and which version came before it, is a function of the log and the swaps.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic_core import to_json
@@ -23,10 +22,11 @@ from labelstore.retention import DAY
 from labelstore.store import LabelStore
 from stream import bundle, snapshot
 from stream.aside import Aside
-from stream.bundle import Bundle, Serving
+from stream.bundle import Bundle, Serving, read
 from stream.checkpoint import Checkpoints, kept
 from stream.settings import Settings
 from stream.snapshot import Refused, Snapshot
+from stream.swaps import Swaps
 from stream.watermark import END
 
 KEPT = 2  # versions: the one that is served, and the one before
@@ -51,7 +51,7 @@ class Refresh:
     ) -> None:
         self.every, self._settings, self._store, self._checkpoints = settings.graph_every, settings, store, checkpoints
         self._rules = Rules(settings.graph_window, settings.graph_half_life)
-        self._told = None if told is None else sorted(told)
+        self._told = Swaps(told)
         self._apart, self._aside = aside, Aside(checkpoints.folder)
         self.served: Serving | None = None
         self.watch: Callable[[Snapshot, Bundle | None], None] = lambda taken, before: None  # hears of every refresh
@@ -59,7 +59,7 @@ class Refresh:
         self.refused: list[list[Any]] = []  # number, midnight, why; the last few
         self.refusals = 0  # that there were
         self._seq = 0  # of the last record that had passed at the last midnight
-        self._last: int | None = None  # midnight of the last refresh, or where the first day begins
+        self.last: int | None = None  # midnight of the last refresh, or where the first day begins
         self._files: list[dict[str, Any]] = []  # the bundles that are kept, the newest first
         self._ready: list[Bundle] = []  # learned, to be swapped when that is told
         self._pending: dict[str, Any] | None = None  # the snapshot that is being learned from, if any
@@ -80,14 +80,16 @@ class Refresh:
         if self.every is None:
             return
         first, self._seq = self._seq, self._store.seq
-        if self._last is None:
-            self._last = midnight - DAY
+        if self.last is None:
+            self.last = midnight - DAY
         counted = 0
         if self._seq > first:
             counted = item_pairs.close_day(self._store.connection, midnight, first, self._store.keep, self._rules)
         else:
             item_pairs.expire(self._store.connection, midnight)
-        if counted and midnight - self._last >= self.every:
+        if counted and midnight - self.last >= self.every:
+            if self._ready and self._told.outrun(self.number):
+                self.swap(midnight)
             self.begin(midnight)
             self.swap(midnight)
 
@@ -99,7 +101,7 @@ class Refresh:
 
     def waits(self, midnight: int) -> bool:
         """Whether this midnight cannot be closed yet."""
-        return self._pending is not None and self._last is not None and midnight - self._last >= (self.every or END)
+        return self._pending is not None and self.last is not None and midnight - self.last >= (self.every or END)
 
     @property
     def idle(self) -> bool:
@@ -109,8 +111,11 @@ class Refresh:
     def begin(self, midnight: int) -> None:
         """Learn from the pairs as they are, as of a midnight."""
         self.number += 1
-        self._last = midnight
-        taken = take(self._store, self._settings, self.number, midnight)
+        self.last = midnight
+        settings, connection = self._settings, self._store.connection
+        pairs = item_pairs.load(connection, midnight, self._rules.half_life)
+        told = pairs, item_pairs.described(connection), self.number, (settings.seed * 1009 + self.number) % 2**63
+        taken = snapshot.take(*told, settings.graph_method, midnight)
         self.watch(taken, self.served.bundle if self.served else None)
         if self._apart:
             name = f"graph-{self.number}-snapshot.safetensors"
@@ -137,54 +142,61 @@ class Refresh:
     @property
     def next_swap(self) -> int:
         """The event time of the next swap that was told; spans end there."""
-        return self._told[0].at if self._told else END
+        return self._told.next
 
     def swap(self, passed: int) -> None:
         """Serve what is to be served from here on: everything known before ``passed`` has passed."""
-        self._reap()
-        while self._told and self._told[0].at <= passed:
-            at, version = self._told.pop(0)
-            if version > self.number:  # a person had it learned: it cannot be made here, and numbers differ from now on
-                self._told = None
-                break
-            for ready in [one for one in self._ready if one.version == version]:
-                self._serve(ready, at)
-            for past in [one for one in self._files[1:] if one["version"] == version]:
-                self._serve(read(self._checkpoints.folder, past), at)  # a person rolled it back
+        self._reap(passed)
+        for at, version in self._told.due(passed, self.number):
+            if version == self._version:  # it stays: the next one was refused, or rolled back at once
+                self._ready.clear()
+                self._unsaved.append(Swap(at, version))
+            learned = [one for one in self._ready if one.version == version]
+            past = [read(self._checkpoints.folder, one) for one in self._files[1:] if one["version"] == version]
+            for chosen in learned or past:  # past: a person rolled it back
+                self._serve(chosen, at)
             self._ready = [one for one in self._ready if one.version > version]
-        if self._told is None:
+        if self._told.alone:
             for ready in self._ready:
                 self._serve(ready, passed)
             self._ready.clear()
+
+    @property
+    def _version(self) -> int:
+        """That is served; 0 before the first."""
+        return self._files[0]["version"] if self._files else 0
 
     def roll_back(self, passed: int) -> int | None:
         """Serve the version before from here on; its number, None if none is kept."""
         before = [one for one in self._files[1:] if one["version"] < self._files[0]["version"]]
         if not before:
             return None
-        older = read(self._checkpoints.folder, before[0])
-        self._serve(older, passed)
-        return older.version
+        self._serve(read(self._checkpoints.folder, before[0]), passed)
+        return self._version
 
     def _serve(self, chosen: Bundle, at: int) -> None:
         others = [one for one in self._files if one["version"] != chosen.version]
-        self._files = [{**self._keep(chosen), "version": chosen.version, "at": at}, *others][:KEPT]
+        others = [one for n, one in enumerate(others, 2) if n <= KEPT or one["version"] in self._told.versions]
+        self._files = [{**self._keep(chosen), "version": chosen.version, "at": at}, *others]
         self.served = Serving(chosen)
         self._unsaved.append(Swap(at, chosen.version))
 
     def _start(self) -> None:
         assert self._pending is not None
-        before = self._pending["before"]
-        self._aside.begin(self._pending["file"], before and before["file"])
+        self._aside.begin(self._pending["file"], self._pending["before"] and self._pending["before"]["file"])
 
-    def _reap(self) -> None:
-        """Take what the process has made, if it is done. Its snapshot, named by the last commit, goes with the next."""
+    def _reap(self, passed: int) -> None:
+        """Take what the process has made, if it is done. Its snapshot, named by the last commit, goes with the next.
+
+        If it made none, that is a swap to the version that stays: a replay cannot know that it was killed.
+        """
         if self._pending is None or (found := self._aside.result(self._pending["number"])) is None:
             return
         if isinstance(found, Bundle):
             self._ready.append(found)
         else:
             self._refuse(found, self._pending["number"], self._pending["until"])
+            self._unsaved.append(Swap(passed, self._version))
         self._pending = None
 
     def leave(self) -> None:
@@ -202,8 +214,8 @@ class Refresh:
         """What a checkpoint keeps, where there is a graph."""
         if self.every is None:
             return {}
-        told: dict[str, Any] = {"seq": self._seq, "last": self._last, "number": self.number}
-        told |= {"refused": self.refused, "refusals": self.refusals}
+        told: dict[str, Any] = {"seq": self._seq, "last": self.last, "number": self.number}
+        told |= {"refused": self.refused, "refusals": self.refusals, **self._told.state()}
         ready = [self._keep(one) for one in self._ready]
         files = [*self._files, *ready, *([self._pending] if self._pending else [])]
         return {"graph": {**told, "bundles": files, "served": len(self._files), "ready": len(ready)}}
@@ -218,15 +230,14 @@ class Refresh:
         told = progress.get("graph")
         if told is None or self.every is None:
             return
-        self._seq, self._last, self.number, self.refused = (told[name] for name in ("seq", "last", "number", "refused"))
+        self._seq, self.last, self.number, self.refused = (told[name] for name in ("seq", "last", "number", "refused"))
         self.refusals = told.get("refusals", 0)
         files, served, ready = told["bundles"], told["served"], told["ready"]
         self._files = files[:served]
         if self._files and serve:
             self.served = Serving(read(self._checkpoints.folder, self._files[0]))
         self._ready = [read(self._checkpoints.folder, one) for one in files[served : served + ready]]
-        if self._told is not None:
-            self._told = [one for one in self._told if one.at > progress["passed"]]
+        self._told.restore(told, progress["passed"])
         if pending := files[served + ready :]:
             self._pending = {"before": self._files[0] if self._files else None} | pending[0]
             if self._apart:
@@ -235,15 +246,3 @@ class Refresh:
                 before, self._pending = self._pending["before"], None
                 data = kept(self._checkpoints.folder, pending[0]["file"], pending[0]["sha256"])
                 self._learn(snapshot.from_bytes(data), before and read(self._checkpoints.folder, before))
-
-
-def take(store: LabelStore, settings: Settings, number: int, midnight: int) -> Snapshot:
-    """The snapshot for a refresh."""
-    pairs = item_pairs.load(store.connection, midnight, settings.graph_half_life)
-    seed = (settings.seed * 1009 + number) % 2**63
-    return snapshot.take(pairs, item_pairs.described(store.connection), number, seed, settings.graph_method, midnight)
-
-
-def read(folder: Path, named: dict[str, Any]) -> Bundle:
-    """A bundle that a commit names, in the folder of checkpoints."""
-    return bundle.from_bytes(kept(folder, named["file"], named["sha256"]))

@@ -17,11 +17,13 @@ from labelstore.item_pairs import CO_PURCHASE, Pair
 from labelstore.ledger import Checkpoint
 from labelstore.store import StoreError, existing
 from stream import snapshot
-from stream.bundle import Bundle, Serving
+from stream.bundle import Bundle, Serving, read
 from stream.prequential import Interval, interval
-from stream.refresh import KEPT, Refresh, read
+from stream.refresh import KEPT, Refresh
 from stream.settings import Settings
 from stream.workspace import checkpoint_folder, opened
+
+NO_VERSION = "no version of the product graph yet; `belated graph status` says why"
 
 
 class Related(NamedTuple):
@@ -61,9 +63,7 @@ def related(url: str, item: str, k: int, new: int = 0, checkpoints: Path | None 
     with existing(url) as connection:
         newest, bundles = _bundles(connection, url, checkpoints, kept=1)
         if not bundles:
-            raise StoreError(
-                f"store {shown(url)}: no version of the product graph yet; `belated graph status` says why"
-            )
+            raise StoreError(f"store {shown(url)}: {NO_VERSION}")
         half_life = Settings(**newest.settings).graph_half_life
         pairs = item_pairs.load(connection, newest.progress["passed"], half_life, CO_PURCHASE, item)
     bought, serving = {pair.target: pair.weight for pair in pairs}, Serving(bundles[0])
@@ -139,11 +139,16 @@ def roll_back(url: str, checkpoints: Path | None = None) -> int:
     """
     with _changed(url, checkpoints, serve=False) as (graph, progress):
         version = graph.roll_back(progress["passed"])
-        if version is None:
-            raise StoreError(
-                f"store {shown(url)}: no version before the one that is served is kept; nothing was changed"
-            )
-        return version
+        if version is not None:
+            return version
+        told = progress["graph"]
+        if not told["served"]:
+            raise StoreError(f"store {shown(url)}: {NO_VERSION}")
+        served = told["bundles"][0]["version"]
+        raise StoreError(
+            f"store {shown(url)}: version {served} is served, and none before it is kept; nothing was changed. "
+            "`belated graph refresh` learns a new one now, from the pairs as they are"
+        )
 
 
 def _bundles(connection: Any, url: str, checkpoints: Path | None, kept: int = KEPT) -> tuple[Checkpoint, list[Bundle]]:

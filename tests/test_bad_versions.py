@@ -13,6 +13,7 @@ import torch
 
 from command_line import belated
 from labelstore import ledger
+from labelstore.events import LONGEST
 from labelstore.item_pairs import Pair
 from labelstore.store import existing
 from strategies import DAY, HOUR, T0, lines
@@ -42,7 +43,8 @@ def test_rolling_back_twice_never_goes_forward(mine: str) -> None:
     assert belated("graph", "rollback", "--store", mine)[0] == 0
     assert re.search(r"served: version 2, .*\nrolled back: version 3, ", belated("graph", "status", "--store", mine)[1])
     status, _, why = belated("graph", "rollback", "--store", mine)
-    assert (status, "no version before the one that is served is kept" in " ".join(why.split())) == (2, True)
+    assert (status, "version 2 is served, and none before it is kept" in why) == (2, True)
+    assert "`belated graph refresh` learns a new one now" in why
     assert json.loads(belated("graph", "evaluate", "--store", mine, "--json")[1]) == both
 
 
@@ -63,14 +65,52 @@ def test_rolling_back_from_a_corrupt_version(mine: str) -> None:
 
 
 def test_before_the_first_version(tmp_path: Path) -> None:
-    """There is nothing to evaluate; and a log that cannot be read is told."""
+    """There is nothing to evaluate, and nothing to go back to; and a log that cannot be read is told."""
     url, log = f"sqlite:///{tmp_path}/store.db", tmp_path / "log.jsonl"
     backtest("log", ListSource(parts(EVENTS[:50], 1)), SETTINGS, url)
-    assert belated("graph", "evaluate", "--store", url)[:2] == (0, "no version yet that anything came after\n")
+    status, found, _ = belated("graph", "evaluate", "--store", url)
+    assert (status, "no version yet that anything came after: event time has not passed" in found) == (0, True)
+    status, _, why = belated("graph", "rollback", "--store", url)
+    assert (status, "no version of the product graph yet; `belated graph status`" in why) == (2, True)
     log.write_bytes(b'{"nope":1}\n' * 5 + b"\n".join(lines(EVENTS[:50])) + b"\n")
     _, found, warned = belated("graph", "evaluate", str(log))
     assert "no version yet" in found
     assert "5 of 55 records could not be read" in " ".join(warned.split())
+
+
+@pytest.mark.parametrize(
+    ("days", "kinds", "every", "why"),
+    [
+        (0, (), "3d", "the log holds no record"),
+        (1, ("item",), "3d", "event time has not passed a midnight"),
+        (9, ("item", "impression"), "3d", "pairs: none; at each midnight of event time"),
+        (2, ("conversion",), "3d", "none was learned; event time has reached 2023-11-15"),
+        (5, ("conversion",), "3d", "version 1 is the last, and none was learned after it: a shorter --graph-every"),
+        (9, ("signal",), "3d", "the last one was refused: the graph has no co-purchase edges"),
+    ],
+)
+def test_why_nothing_is_judged(tmp_path: Path, days: int, kinds: tuple[str, ...], every: str, why: str) -> None:
+    """A log that is empty, too short, or without pairs; as JSON it is told beside the list."""
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b"".join(row + b"\n" for row in lines([
+        event for event in EVENTS if event["type"] in kinds and event["at"] < T0 + days * DAY
+    ])))  # fmt: skip
+    status, found, _ = belated("graph", "evaluate", log, "--graph-every", every)
+    assert (status, f"no version yet that anything came after: {why}" in found) == (0, True), found
+    status, found, told = belated("graph", "evaluate", log, "--graph-every", every, "--json")
+    assert (status, found, why in " ".join(told.split())) == (0, "[]\n", True)
+
+
+def test_an_item_that_is_none(tmp_path: Path) -> None:
+    """No id, or more than an id can be, is refused and shown in short; any other name may be asked for."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    backtest("log", ListSource(parts(EVENTS, 1)), SETTINGS, url)
+    status, _, why = belated("related", "", "--store", url)
+    assert (status, "ITEM is empty: give the item_id" in why) == (2, True)
+    status, _, why = belated("related", "\x1b" + "é" * LONGEST, "--store", url)
+    assert (status, "has 201 characters, and an item_id at most 200" in why) == (2, True)
+    assert len(why) < 250
+    assert belated("related", "é" * LONGEST, "--store", url)[0] == 0
 
 
 def test_a_mapped_log_is_evaluated(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from labelstore.events import LONGEST
 from learner.names import GRAPH_DEFAULT
 from stream.commands import configured, options
 from stream.settings import Settings
@@ -16,9 +17,14 @@ from stream.terminal import error, fail, grid, note, number, out, plain, progres
 if TYPE_CHECKING:
     from stream.bundle import Bundle
     from stream.prequential import Interval
+    from stream.related import Stand
     from stream.snapshot import Snapshot
 
-NO_PAIRS = "none; conversions and clicks make pairs that name user_id and item_id, not their impression alone"
+NO_PAIRS = (
+    "none; at each midnight of event time those of its day are counted, of conversions and of clicks whose user_id and "
+    "item_id are known, from themselves or from an impression that they name and that came before them"
+)
+SHORT = 40  # characters of a name that is too long to be shown
 
 Every = Annotated[str, typer.Option("--graph-every", help="event time between two versions")]
 Place = Annotated[Path | None, typer.Argument(help="a log, to be replayed into a temporary store")]
@@ -43,6 +49,11 @@ def related(
     """
     from stream.related import related as of
 
+    if not item:
+        fail("ITEM is empty: give the item_id of a product, as events name it")
+    if len(item) > LONGEST:
+        named = f"{plain(item[:SHORT])!r}... has {len(item):,} characters"
+        fail(f"ITEM {named}, and an item_id at most {LONGEST}: give that of a product, as events name it")
     found = of(store, item, k, new, checkpoints)
     if found and not found[0].known:
         warn(plain(f"item {item!r}: the version that is served knows nothing of it; these are bought most"))
@@ -86,16 +97,14 @@ def status(store: options.StoreThere, checkpoints: options.Checkpoints = None, j
         word = "served" if one is found.bundles[0] else "rolled back" if back else "before"
         told = ", ".join(f"{name.replace('_', ' ')} {_figure(value)}" for name, value in sorted(one["metrics"].items()))
         head = f"{word}: version {one['version']}, space {one['space']}, from {when(one['at'])} UTC"
-        out.print(f"{head}; {told}", markup=False, highlight=False, soft_wrap=True)
+        _say(f"{head}; {told}")
     pairs = ", ".join(f"{kind} {count:,}" for kind, count in found.pairs.items())
-    out.print(f"pairs: {pairs or NO_PAIRS}", highlight=False, soft_wrap=True)
+    _say(f"pairs: {pairs or NO_PAIRS}")
     if found.last is not None:
         due = f"{when(found.last + found.every)} UTC"
         out.print(f"event time {when(found.passed)} UTC; the next refresh is due at {due}", highlight=False)
     for version, midnight, why in found.refused:
-        out.print(
-            f"refused: version {version}, {when(midnight)} UTC: {why}", markup=False, highlight=False, soft_wrap=True
-        )
+        _say(f"refused: version {version}, {when(midnight)} UTC: {why}")
 
 
 def refresh(store: options.StoreThere, checkpoints: options.Checkpoints = None) -> None:
@@ -147,17 +156,19 @@ def evaluate(
         fail("give a log, or --store and the URL of a label store: one of them")
     if store is not None:
         from stream.related import evaluate as of
+        from stream.related import stand
 
         found = of(store, checkpoints)
+        why = "" if found else _unjudged(stand(store, checkpoints), "no pair that was counted after it is new")
     else:
         assert log is not None
         given = {"graph_every": graph_every, "graph_method": graph_method, "window": window, "seed": seed}
-        found = _replayed(log, Settings(**configured.asked(ctx, config, given)))
+        found, why = _replayed(log, Settings(**configured.asked(ctx, config, given)))
     if json_:
         typer.echo(json.dumps([_plain(one) for one in found], indent=2))
-        return
     if not found:
-        out.print("no version yet that anything came after")
+        (note if json_ else _say)(f"no version yet that anything came after: {why}")
+    if json_ or not found:
         return
     table = _table("until", "new edges", "cold", "by", "HR@10", "MRR@10", "direction", "cold HR@10", "cold MRR@10")
     for one in found:
@@ -168,12 +179,28 @@ def evaluate(
     out.print(table)
 
 
-def _replayed(log: Path, settings: Settings) -> list["Interval"]:
+def _unjudged(told: "Stand", after: str) -> str:
+    """Why no version is judged; ``after``: what is missing where there is one."""
+    if told.last is None:
+        return "event time has not passed a midnight, at which pairs are counted"
+    if not told.pairs:
+        return f"pairs: {NO_PAIRS}"
+    what = f"the last one was refused: {told.refused[-1][2]}" if told.refused else "none was learned"
+    if told.bundles:
+        what = f"version {max(one['version'] for one in told.bundles)} is the last, and {after}"
+    due = f"is due at {when(told.last + told.every)} UTC, or at the end of the next day with pairs"
+    return f"{what}; event time has reached {when(told.passed)} UTC, and the next refresh {due}"
+
+
+def _replayed(log: Path, settings: Settings) -> tuple[list["Interval"], str]:
+    """How versions did, and if there is none that can be judged, why."""
     import torch
 
+    from labelstore.item_pairs import sizes
     from stream.commands.logs import records, source_of
     from stream.loop import Loop
     from stream.prequential import interval
+    from stream.related import Stand
     from stream.workspace import opened
 
     torch.set_num_threads(1)  # the last bits of some methods depend on it
@@ -188,11 +215,20 @@ def _replayed(log: Path, settings: Settings) -> list["Interval"]:
 
         loop.graph.watch = watch
         loop.run(told)
+        graph = loop.graph
+        bundles = [{"version": graph.served.bundle.version}] if graph.served else []
+        end = Stand(bundles, sizes(store.connection), graph.refused, graph.last, graph.every or 0, loop.passed)
     if refused := loop.graph.refusals:
         warn(f"{refused:,} versions must not be served, the last one: {loop.graph.refused[-1][2]}")
     if bad := loop.counts["dead_letters"]:
         warn(f"{bad:,} of {loop.counts['read']:,} records could not be read: {to_validate(str(log))} says why")
-    return [one for one in found if one is not None]
+    after = "none was learned after it: a shorter --graph-every learns more"
+    why = _unjudged(end, after) if loop.counts["read"] else "the log holds no record"
+    return [one for one in found if one is not None], why
+
+
+def _say(sentence: str) -> None:
+    out.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def _plain(one: "Interval") -> dict[str, Any]:

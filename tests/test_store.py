@@ -164,6 +164,23 @@ def test_what_belongs_to_nobody_costs_nothing_later(tmp_path: Path) -> None:
     assert taken[1] < 1.2 * taken[0]
 
 
+def test_one_user_for_all_who_have_no_name_costs_no_more_later(tmp_path: Path) -> None:
+    """A poll costs SQLite as much where thousands of impressions and events of the same user and product are kept."""
+    store = LabelStore(f"sqlite:///{tmp_path}/s.db", {"purchase": WINDOW}, FOREVER)
+    who: dict[str, Any] = {"user_id": "guest", "item_id": "a"}
+    taken = []
+    for n in range(6):
+        at = T0 + n * 10 * DAY
+        poll: list[tuple[int, Event]] = [(at + k, impression(f"i{n}-{k}", at + k, **who)) for k in range(500)]
+        at += WINDOW + DAY
+        for k in range(500):
+            poll.append((at + k, purchase(f"c{n}-{k}", at + k, **who)))
+            poll.append((at + k, Signal(event_id=f"s{n}-{k}", kind="cart", at=at + k, **who)))
+        taken.append(steps(store, poll))
+    store.close()
+    assert taken[-1] < 1.5 * taken[1]
+
+
 def test_past_the_window_is_counted_and_not_credited(open_store: Open) -> None:
     """Events more than a window after their impression, or known after its close, are counted as past_window."""
     store = open_store()

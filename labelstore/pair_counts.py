@@ -103,7 +103,7 @@ def _near(seen: FromClause, ordered: bool) -> FromClause:
     direction: it is told by a number that is the same from both sides, so most of them take each other.
     """
     S = seen.c
-    mixed = (S.seq + S.other) % 2**32 * MIX % 2**32
+    mixed = (S.seq + S.other) % 2**31 * MIX % 2**32  # below 2^63, past which PostgreSQL refuses and SQLite rounds
     place = func.row_number().over(partition_by=[S.sign, S.seq], order_by=[S.last.desc(), mixed, S.source])
     R = select(S.sign, S.seq, S.at, S.source, S.target, place.label("place")).subquery("ranked").c
     size = func.count().over(partition_by=[R.sign, R.seq])

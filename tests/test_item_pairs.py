@@ -175,15 +175,18 @@ def test_a_user_who_buys_on_and_on_is_looked_at_for_a_while(open_store: Open, lo
         check_sum(open_store, log)
 
 
-@pytest.mark.parametrize("names", [1, -1])
-def test_a_large_basket_has_no_direction(open_store: Open, names: int) -> None:
-    """Of sixty products bought at once each has pairs, nearly all of them both ways, whatever they are called."""
+@pytest.mark.parametrize(("names", "passed"), [(1, 0), (-1, 0), (1, 1_800_000_000)])
+def test_a_large_basket_has_no_direction(open_store: Open, names: int, passed: int) -> None:
+    """Of sixty products bought at once each has pairs, nearly all of them both ways, whatever they are called and however
+    many records have ``passed``."""
     log = [
         {"type": "conversion", "kind": "purchase", "event_id": f"c{n:02}", "user_id": "u", "at": T0, "basket_id": "k",
          "item_id": f"p{names * n:03}"}
         for n in range(60)
     ]  # fmt: skip
-    found = {pair[1:] for pair in count(open_store(), [(k.known_at, k.event) for k in known(log)], 1)}
+    store = open_store()
+    store.seq = passed
+    found = {pair[1:] for pair in count(store, [(k.known_at, k.event) for k in known(log)], 1)}
     assert len(found) == 60 * pair_counts.NEAREST
     assert {source for source, _ in found} == {target for _, target in found} == {event["item_id"] for event in log}
     one_way = [(u, v) for u, v in found if (v, u) not in found]

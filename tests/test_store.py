@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic_core import to_json
 from sqlalchemy import ColumnElement, func, select
 
+from labelstore import ledger
 from labelstore.bulk import named, names, seqs, within
 from labelstore.events import Adjustment, Conversion, Event, Impression, Item, Signal
 from labelstore.observations import ALL, NEGATIVES, Look, Schedule
@@ -345,6 +346,17 @@ def test_a_second_retraction_changes_nothing() -> None:
     store.forget_before(T0 + 4 * DAY)
     store.pass_on([(T0 + 4 * DAY, back.model_copy(update={"event_id": "again"}))])
     assert store.connection.execute(select(conversions.c.retracted_at)).scalar() == T0 + 2 * DAY
+
+
+def test_hours_of_many_years_at_once(open_store: Open) -> None:
+    """Metrics of more hours than a statement has parameters are added to those that are there."""
+    store, learned = open_store(), {hour: ledger.Hour(2, 1, 0.5, 0.25) for hour in range(70_000)}
+    for _ in range(2):
+        ledger.add_metrics(store.connection, "pq", learned)
+    ledger.add_metrics(store.connection, "fsiw", {7: ledger.Hour(1, 0, 0.5, 0.25)})
+    found = ledger.read_metrics(store.connection)
+    assert found["fsiw"] == {7: ledger.Hour(1, 0, 0.5, 0.25)}
+    assert found["pq"] == dict.fromkeys(learned, ledger.Hour(4, 2, 1.0, 0.5))
 
 
 def test_a_whole_catalogue_at_once() -> None:

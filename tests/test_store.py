@@ -271,6 +271,13 @@ def test_retention_deletes_by_event_time(open_store: Open) -> None:
     assert store.connection.execute(select(func.min(impressions.c.id))).scalar() == "i2"
 
 
+def test_a_commit_outlives_a_power_cut(tmp_path: Path) -> None:
+    """SQLite syncs each commit to the disk (2 is FULL): then the files of older checkpoints are removed."""
+    store = LabelStore(f"sqlite:///{tmp_path}/s.db", {"purchase": WINDOW}, FOREVER)
+    assert store.connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+    store.close()
+
+
 def test_what_is_not_committed_is_gone(store_url: str) -> None:
     """A store that is left without a commit comes back as it was at the last one."""
     store = LabelStore(store_url, {"purchase": WINDOW}, FOREVER)

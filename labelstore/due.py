@@ -22,6 +22,7 @@ from labelstore.observations import (
     look_before,
     turn,
 )
+from labelstore.retention import DAY
 from labelstore.tables import conversions, impressions, signals
 
 PAGE = 4096  # looks handed over at a time
@@ -72,6 +73,11 @@ class Target:
         found = sorted(self._at_ages(start, stop) + self._at_conversions(start, stop))
         for page in range(0, len(found), PAGE):
             yield self.observe(found[page : page + PAGE])
+
+    def due_by_days(self, start: int, stop: int) -> Iterator[Observations]:
+        """The same of a long span: all looks of one day are in memory, not those of all."""
+        for day in range(start, stop, DAY):
+            yield from self.due(day, min(day + DAY, stop))
 
     def shown(self, age: int, start: int, stop: int) -> list[tuple[int, int, int]]:
         """(seq, at, known_at) of the impressions whose look at this age falls in [start, stop)."""

@@ -52,7 +52,7 @@ class Loop:
         checkpoints: Checkpoints,
         poll: int = 5000,
         every: int = 200_000,
-        hindsight: frozenset[int] = frozenset(),
+        hindsight: frozenset[tuple[str, int]] = frozenset(),
         truth: Truth | None = None,
         every_s: float = float("inf"),
         outbox: Outbox | None = None,

@@ -72,7 +72,7 @@ def statements(events: Table) -> Statements:
     """The queries for signals or conversions, built once."""
     E = events.c
     kind = E.kind == bindparam("of") if events is conversions else true()
-    inside = and_(I.at <= E.at, E.at <= I.at + WINDOW)
+    inside = and_(I.at <= E.at, I.at >= E.at - WINDOW)  # a range of the index of touches
     named, touch = I.id == E.impression_id, and_(I.user_id == E.user_id, I.item_id == E.item_id)
     new_named = and_(E.seq >= FIRST, kind, E.impression_id.is_not(None))
     new_touch = and_(E.seq >= FIRST, kind, E.impression_id.is_(None))
@@ -83,9 +83,10 @@ def statements(events: Table) -> Statements:
     to: BindParameter[int] = bindparam("to")
     credited = {"credited_at": _later(select(I.known_at).where(I.seq == to))} if events is conversions else {}
     nobody = or_(E.impression.is_(None), E.impression > E.seq)  # that had passed took it
-    missed = and_(nobody, I.seq < E.seq, I.at < E.at - WINDOW)
+    missed = select(I.seq).where(I.seq < E.seq, I.at < E.at - WINDOW).limit(1)  # one is enough, however many there are
+    missed_named, missed_touch = (missed.where(of).scalar_subquery().is_not(None) for of in (named, touch))
     close = case((I.known_at > I.at + WINDOW, I.known_at), else_=I.at + WINDOW)
-    count = select(func.count(E.seq.distinct()))
+    count = select(func.count(E.seq))
     return Statements(
         update(events).where(new_named).values(impression=select(I.seq).where(named, inside).scalar_subquery()),
         update(events)
@@ -94,8 +95,8 @@ def statements(events: Table) -> Statements:
         update(events).where(E.seq == bindparam("event")).values(impression=to, **credited),
         waiting.join_from(impressions, events, and_(waits, named), isouter=True),
         waiting.join_from(impressions, events, and_(waits, touch, E.impression_id.is_(None)), isouter=True),
-        count.where(new_named, missed, named),
-        count.where(new_touch, missed, touch),
+        count.where(new_named, nobody, missed_named),
+        count.where(new_touch, nobody, missed_touch),
         count.where(E.seq >= FIRST, kind, I.seq == E.impression, I.seq < E.seq, E.known_at > close),
     )
 

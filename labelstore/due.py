@@ -22,6 +22,7 @@ from labelstore.observations import (
     look_before,
     turn,
 )
+from labelstore.retention import DAY
 from labelstore.tables import conversions, impressions, signals
 
 PAGE = 4096  # looks handed over at a time
@@ -44,13 +45,13 @@ _CREDITS = (
     .order_by(C.seq)
 )
 _SIGNALS = select(S.impression, S.kind, S.at, S.known_at).where(within(S.impression)).order_by(S.seq)
-_FEATURES = select(I.seq, I.at, I.known_at, I.features, I.graph).where(within(I.seq)).order_by(I.seq)
+_FEATURES = select(I.seq, I.at, I.known_at, I.features, I.graph, I.id).where(within(I.seq)).order_by(I.seq)
 
 
 class Target:
     """A kind of conversion that is learned, with its attribution window (ms) and the schedules of its learners.
 
-    ``hindsight``: the impressions (by seq) whose final label is 1, for the schedules that may know it.
+    ``hindsight``: the impressions (id, at) whose final label is 1, for the schedules that may know it.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Target:
         kind: str,
         window: int,
         schedules: Sequence[Schedule],
-        hindsight: Set[int] = frozenset(),
+        hindsight: Set[tuple[str, int]] = frozenset(),
     ) -> None:
         self.connection, self.kind, self.window, self.schedules = connection, kind, window, tuple(schedules)
         self._hindsight = hindsight
@@ -72,6 +73,11 @@ class Target:
         found = sorted(self._at_ages(start, stop) + self._at_conversions(start, stop))
         for page in range(0, len(found), PAGE):
             yield self.observe(found[page : page + PAGE])
+
+    def due_by_days(self, start: int, stop: int) -> Iterator[Observations]:
+        """The same of a long span: all looks of one day are in memory, not those of all."""
+        for day in range(start, stop, DAY):
+            yield from self.due(day, min(day + DAY, stop))
 
     def shown(self, age: int, start: int, stop: int) -> list[tuple[int, int, int]]:
         """(seq, at, known_at) of the impressions whose look at this age falls in [start, stop)."""
@@ -152,8 +158,8 @@ class Target:
         marks: list[tuple[int, str, int]] = []
         signalled: list[tuple[int, str, int]] = []
         for n, look in enumerate(due):
-            _, at, known_at, *_ = shown[look.impression]
-            rows.append(self._known(look, at, known_at, credits.get(look.impression, ())))
+            _, at, known_at, _, _, name = shown[look.impression]
+            rows.append(self._known(look, name, at, known_at, credits.get(look.impression, ())))
             until = min(rows[-1].first, look.at)
             for kind, signal_at, signal_known in seen.get(look.impression, ()):
                 if signal_known <= until:
@@ -182,12 +188,12 @@ class Target:
             graph={seq: row[4] for seq, row in shown.items() if row[4] is not None},
         )
 
-    def _known(self, look: Due, at: int, known_at: int, credits: Sequence[Credit]) -> "_Known":
-        """What was known of an impression at a look."""
+    def _known(self, look: Due, name: str, at: int, known_at: int, credits: Sequence[Credit]) -> "_Known":
+        """What was known of an impression at a look; ``name``: its id."""
         schedule = self.schedules[look.schedule]
         first, final = look_at(schedule.first, at, known_at), look.at >= look_at(self.window, at, known_at)
         if schedule.hindsight:
-            label = int(look.impression in self._hindsight)
+            label = int((name, at) in self._hindsight)
             return _Known(at, first, label, label, True, -1, 0, at)
         last = None
         if look.look != Look.FIRST:

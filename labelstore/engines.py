@@ -80,6 +80,6 @@ def _frozen(file: Path) -> bool:
 
 
 def _sqlite_settings(connection: Any, _: object) -> None:
-    """NORMAL: a power cut may lose the last commit, never half of one."""
-    for pragma in ("synchronous=NORMAL", "temp_store=MEMORY", "cache_size=-65536"):
+    """FULL: a commit is on the disk when it returns, for then the files of older checkpoints are removed."""
+    for pragma in ("synchronous=FULL", "temp_store=MEMORY", "cache_size=-65536"):
         connection.execute(f"PRAGMA {pragma}")

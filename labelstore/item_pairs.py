@@ -20,11 +20,11 @@ One query counts whole numbers by (pair, day, |S|); the rest is done here, so ev
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, select, update
 
 from labelstore.bulk import chunks, insert_rows, named, names
 from labelstore.pair_counts import counts
@@ -152,10 +152,30 @@ def _cap(connection: Connection, kind: str, products: set[str], half_life: int) 
         for end in ends:
             many = select(end, func.count()).where(P.kind == kind, named(end)).group_by(end)
             count.update({name: pairs for name, pairs in connection.execute(many, names(some))})
-        for product in sorted(name for name, pairs in count.items() if pairs > MOST):
-            of_it = and_(P.kind == kind, or_(*(end == product for end in ends)))
-            rows = connection.execute(select(P.weight, P.at, P.source, P.target).where(of_it))
-            ranked = sorted((-math.log2(weight) - at / half_life, *pair) for weight, at, *pair in rows)
-            gone = [{"s": source, "t": target} for _, source, target in ranked[HEAVIEST:]]
+        heavy = sorted(name for name, pairs in count.items() if pairs > MOST)
+        gone = _lightest(_pairs_of(connection, kind, ends, heavy, half_life))
+        if gone:
             pair = and_(P.kind == kind, P.source == bindparam("s"), P.target == bindparam("t"))
-            connection.execute(delete(item_pairs).where(pair), gone)
+            connection.execute(delete(item_pairs).where(pair), [{"s": u, "t": v} for u, v in gone])
+
+
+def _pairs_of(
+    connection: Connection, kind: str, ends: Sequence[ColumnElement[str]], products: list[str], half_life: int
+) -> dict[str, list[tuple[float, str, str]]]:
+    """Each of these products -> its pairs (rank, source, target), the heaviest first. One query for each end, whose pairs
+    have no index where it is the target."""
+    found: dict[str, list[tuple[float, str, str]]] = {product: [] for product in products}
+    for end in ends if products else ():
+        query = select(end, P.weight, P.at, P.source, P.target).where(P.kind == kind, named(end))
+        for product, weight, at, *pair in connection.execute(query, names(products)):
+            found[product].append((-math.log2(weight) - at / half_life, *pair))
+    return {product: sorted(pairs) for product, pairs in found.items()}
+
+
+def _lightest(ranked: Mapping[str, Sequence[tuple[float, str, str]]]) -> list[tuple[str, str]]:
+    """The pairs that go: all but the `HEAVIEST` of each product in turn, of those that are left by then."""
+    gone: dict[tuple[str, str], None] = {}
+    for pairs in ranked.values():
+        left = [(source, target) for _, source, target in pairs if (source, target) not in gone]
+        gone |= dict.fromkeys(left[HEAVIEST:])
+    return list(gone)

@@ -11,7 +11,7 @@ from labelstore.address import shown
 from labelstore.refusals import StoreError
 from labelstore.tables import erasures, metadata
 
-HEAD = "0006"  # the last file of migrations/versions
+HEAD = "0007"  # the last file of migrations/versions
 CORE = {"impressions", "signals", "conversions", "looks", "checkpoints"}  # tables that each of them has
 UNMARKED = ("0001", "0002")  # stores of before revisions: without and with the table of erasures
 BESIDE = MetaData()  # the mark is no part of what a log says
@@ -96,7 +96,7 @@ def known() -> list[str]:
     """All revisions, the oldest first.
 
     >>> known()
-    ['0001', '0002', '0003', '0004', '0005', '0006']
+    ['0001', '0002', '0003', '0004', '0005', '0006', '0007']
     """
     return [f"{n:04}" for n in range(1, int(HEAD) + 1)]
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, insert, inspect, select
 
-from labelstore.bulk import insert_rows
+from labelstore.bulk import insert_rows, seqs, within
 from labelstore.tables import checkpoints, dead_letters, journal, metrics, swaps, waiting
 
 DEAD_LETTER_BYTES = 10_000  # of a record that cannot be read, this much is kept in SQL; the log has it whole
@@ -144,9 +144,9 @@ def save_dead_letters(connection: Connection, letters: Iterable[Mapping[str, Any
 def add_metrics(connection: Connection, learner: str, hours: Mapping[int, Hour]) -> None:
     """Add sums to the hours (since 1970) of the impressions."""
     M = metrics.c
-    ours = (M.learner == learner) & M.hour.in_(list(hours))
-    before = {row.hour: Hour(*row[2:]) for row in connection.execute(select(metrics).where(ours))}
-    connection.execute(delete(metrics).where(ours))
+    ours, given = (M.learner == learner) & within(M.hour), seqs(hours)  # of late impressions, hours of many years
+    before = {row.hour: Hour(*row[2:]) for row in connection.execute(select(metrics).where(ours), given)}
+    connection.execute(delete(metrics).where(ours), given)
     rows = [
         {"learner": learner, "hour": hour} | (before[hour].plus(added) if hour in before else added)._asdict()
         for hour, added in hours.items()

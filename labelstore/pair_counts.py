@@ -32,8 +32,7 @@ from labelstore.tables import adjustments, conversions, item_pairs, signals
 CLICK = "click"  # the kind of signal that is a view
 NEAREST = 20  # products a conversion or click looks back at
 RECENT = 100  # records of its user or session among which they are: before it, and after it those of its own time
-SPREAD = 2**32
-MIX = 2_654_435_761 - SPREAD  # 2^32 / golden ratio: multiples are spread evenly; below 0 they fit in 64 bits
+MIX = 2_654_435_761  # 2^32 / golden ratio: multiples of it, modulo 2^32, are spread evenly
 LAST = 2**62  # past every seq
 
 P = item_pairs.c
@@ -104,7 +103,7 @@ def _near(seen: FromClause, ordered: bool) -> FromClause:
     direction: it is told by a number that is the same from both sides, so most of them take each other.
     """
     S = seen.c
-    mixed = ((S.seq + S.other) % SPREAD * MIX % SPREAD + SPREAD) % SPREAD
+    mixed = (S.seq + S.other) % 2**31 * MIX % 2**32  # below 2^63, past which PostgreSQL refuses and SQLite rounds
     place = func.row_number().over(partition_by=[S.sign, S.seq], order_by=[S.last.desc(), mixed, S.source])
     R = select(S.sign, S.seq, S.at, S.source, S.target, place.label("place")).subquery("ranked").c
     size = func.count().over(partition_by=[R.sign, R.seq])

@@ -16,6 +16,9 @@ SETTINGS = (
     "SET plan_cache_mode = force_custom_plan",  # a plan for any `first` would read whole tables
     "SET jit = off",  # many small queries: compiling costs more than running
     "SET lock_timeout = '30s'",
+    # a server's own limits: the lock of the writer is an idle session, and what waits for a commit an idle transaction
+    "SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('idle_session_timeout', "
+    "'idle_in_transaction_session_timeout', 'transaction_timeout', 'statement_timeout')",
 )
 
 _SIZE = text(

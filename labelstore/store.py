@@ -74,7 +74,7 @@ class LabelStore:
         shown, counts, self.seq = passing.pass_on(self.connection, facts, self.seq, self.windows, graph)
         return shown, counts
 
-    def target(self, kind: str, schedules: Sequence[Schedule], hindsight: Set[int] = frozenset()) -> Target:
+    def target(self, kind: str, schedules: Sequence[Schedule], hindsight: Set[tuple[str, int]] = frozenset()) -> Target:
         """What is due for the learners of one kind of conversion; see `Target`."""
         return Target(self.connection, kind, self.windows[kind], schedules, hindsight)
 

@@ -83,7 +83,8 @@ for _table in (signals, conversions):
     _open = _table.c.impression.is_(None)
     Index(f"{_table.name}_impression", _table.c.impression)
     Index(f"{_table.name}_open_id", _table.c.impression_id, sqlite_where=_open, postgresql_where=_open)
-    Index(f"{_table.name}_open_touch", _table.c.user_id, _table.c.item_id, sqlite_where=_open, postgresql_where=_open)
+    _touch = (_table.c.user_id, _table.c.item_id, _table.c.at)
+    Index(f"{_table.name}_open_touch", *_touch, sqlite_where=_open, postgresql_where=_open)
 _bought = conversions.c.user_id.is_not(None)
 Index("conversions_user", conversions.c.user_id, conversions.c.at, sqlite_where=_bought, postgresql_where=_bought)
 _clicked = signals.c.kind == "click"

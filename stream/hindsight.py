@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from labelstore.settled import outcomes
+from labelstore.settled import ids, outcomes
 from stream.loop import Loop
 from stream.settings import Settings
 from stream.sources import Source
@@ -15,17 +15,18 @@ class _Converted(Validation):
 
     def __init__(self, window: int) -> None:
         super().__init__([], window)
-        self.seqs: set[int] = set()
+        self.shown: set[tuple[str, int]] = set()
 
     def _count(self, connection, rows) -> None:  # type: ignore[no-untyped-def]  # as in Validation
-        self.seqs.update(row.seq for row in rows if row.label)
+        names = ids(connection, found := [row for row in rows if row.label])
+        self.shown.update((names[row.seq], row.at) for row in found)
 
 
-def converted(source: Source, settings: Settings, poll: int, told: Callable[[int], None]) -> frozenset[int]:
-    """The impressions of the log (by seq) whose final label is 1; those still open at its end, by what is known then.
+def converted(source: Source, settings: Settings, poll: int, told: Callable[[int], None]) -> frozenset[tuple[str, int]]:
+    """The impressions of the log (id, at) whose final label is 1; those still open at its end, by what is known then.
 
-    The same log passes in the same order and gets the same numbers, so they hold in the pass that follows. The source is
-    read to its end and set back to its beginning.
+    Not by seq: a store that goes on has other numbers where the log has grown, or a user was forgotten. The source is read
+    to its end and set back to its beginning.
     """
     nobody = settings.without_learners().model_copy(update={"graph_every": None})
     with opened(None, nobody) as (store, checkpoints):
@@ -34,5 +35,6 @@ def converted(source: Source, settings: Settings, poll: int, told: Callable[[int
         loop.run(told)
         loop.settle_rest()
         rest = outcomes(loop.target, loop.target.shown(settings.window, loop.passed, 2 * loop.passed), loop.passed)
+        found._count(store.connection, rest)
     source.seek({})
-    return frozenset(found.seqs) | {row.seq for row in rest if row.label}
+    return frozenset(found.shown)

@@ -52,7 +52,7 @@ class Loop:
         checkpoints: Checkpoints,
         poll: int = 5000,
         every: int = 200_000,
-        hindsight: frozenset[int] = frozenset(),
+        hindsight: frozenset[tuple[str, int]] = frozenset(),
         truth: Truth | None = None,
         every_s: float = float("inf"),
         outbox: Outbox | None = None,
@@ -132,7 +132,7 @@ class Loop:
         pretrained, *others = self.learners
         pretrained.learn_rest(self._passed)
         starting = [learner for learner in others if learner.start_from(pretrained)]
-        for seen in self.target.due(self.pretraining.until, self.pretraining.stream):
+        for seen in self.target.due_by_days(self.pretraining.until, self.pretraining.stream):
             batch = self.assembler.batch(seen)
             for learner in starting:
                 place = self._schedules.index(learner.schedule)

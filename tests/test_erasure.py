@@ -300,6 +300,30 @@ def test_a_store_goes_on(tmp_path: Path) -> None:
     assert ends[0] == ends[1]
 
 
+def test_an_oracle_goes_on(tmp_path: Path) -> None:
+    """The final labels of a log that has grown, and has lost a user, are those of the rows in the store."""
+    settings = SETTINGS.model_copy(update={"methods": ("oracle", "settled")})
+    records, store = lines(EVENTS), url(tmp_path)
+    half = len(records) // 2
+    log = write(tmp_path / "log", records[:half])
+    backtest("log", FileSource(log), settings, store)
+    forget(USER, store, FileSource(log))
+    with next((log / "events").iterdir()).open("ab") as file:
+        file.write(b"".join(b"\n" + line for line in records[half:]))
+    backtest("log", FileSource(log), settings, store)
+    with existing(store) as connection:
+        shown = looks.c.impression == impressions.c.seq
+        late = select(looks.c.learner, looks.c.label, impressions.c.id).where(impressions.c.at > EVENTS[half]["at"])
+        learned = {
+            (learner, name): label
+            for learner, label, name in connection.execute(late.join_from(looks, impressions, shown))
+        }
+    settled = {name: label for (learner, name), label in learned.items() if learner == 1}
+    both = {name: label for (learner, name), label in learned.items() if learner == 0 and name in settled}
+    assert len(both) > 80
+    assert both == {name: settled[name] for name in both}
+
+
 def test_retention_cuts_where_it_did() -> None:
     """Deleting by horizon after an erasure leaves what it would have left, less the user's rows, at every midnight."""
     mine = {str(e.get("event_id") or e.get("impression_id")) for e, m in zip(EVENTS, his(EVENTS), strict=True) if m}

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import sqlalchemy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelstore import item_pairs, pair_counts
+from labelstore import item_pairs, pair_counts, tables
+from labelstore.bulk import insert_rows
 from labelstore.events import Adjustment, Conversion, Event, Impression, Signal
 from labelstore.item_pairs import CO_PURCHASE, CO_VIEW, LEAST, Rules, close_day, load
 from labelstore.retention import DAY
@@ -280,3 +282,30 @@ def test_a_product_viewed_with_many_keeps_the_heaviest_whatever_it_is_called(
     ]  # fmt: skip
     weights = count(open_store(keep=FOREVER), [(k.known_at, k.event) for k in known(log)], 1)
     assert {other for _, *ends in weights for other in ends if other != hub} == {"m0", "m4"}
+
+
+def test_many_products_with_too_many_pairs_are_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each keeps the heaviest of what those before it have left; how many they are costs no more queries."""
+    monkeypatch.setattr(item_pairs, "MOST", 3)
+    monkeypatch.setattr(item_pairs, "HEAVIEST", 2)
+    asked = []
+    for hubs in (1, 3):
+        store = LabelStore("sqlite://", {"purchase": DAY}, FOREVER)
+        rows = [
+            (CO_VIEW, f"h{hub}", other, 1.0 + (7 * n + hub) % 11, T0, T0, T0 + 90 * DAY)
+            for hub in range(hubs)
+            for n, other in enumerate([*(f"h{k}" for k in range(hub + 1, hubs)), *(f"m{k}" for k in range(5))])
+        ]
+        insert_rows(store.connection, tables.item_pairs, item_pairs.COLUMNS, rows)
+        expected = {row[1:3]: row[3] for row in rows}
+        for hub in [f"h{k}" for k in range(hubs)]:
+            mine = sorted((pair for pair in expected if hub in pair), key=lambda pair: (-expected[pair], pair))
+            for pair in mine[2:]:
+                del expected[pair]
+        queries: list[str] = []
+        sqlalchemy.event.listen(store.engine, "before_cursor_execute", lambda *told, to=queries: to.append(told[2]))
+        item_pairs._cap(store.connection, CO_VIEW, {name for row in rows for name in row[1:3]}, RULES.half_life)
+        asked.append(len(queries))
+        assert {(p.source, p.target) for p in load(store.connection, T0, RULES.half_life)} == set(expected)
+        store.close()
+    assert asked[0] == asked[1]

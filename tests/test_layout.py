@@ -25,7 +25,18 @@ SETTINGS = Settings(methods=("settled",), window=2 * DAY, wait=5 * HOUR)
 SHOWN: list[dict[str, Any]] = [{"type": "impression", "impression_id": f"i{n}", "at": T0 + n} for n in range(20)]
 LOOKS = "impression BIGINT, learner SMALLINT, look SMALLINT, at BIGINT NOT NULL, label SMALLINT NOT NULL"
 BACK: dict[str, tuple[str, ...]] = {
+    "0006": tuple(
+        change
+        for events in ("signals", "conversions")
+        for change in (
+            f"DROP INDEX {events}_open_touch",
+            f"CREATE INDEX {events}_open_touch ON {events} (user_id, item_id) WHERE impression IS NULL",
+        )
+    ),
+}
+BACK |= {
     "0005": (
+        *BACK["0006"],
         "CREATE INDEX conversions_uncredited ON conversions (seq) WHERE credited_at IS NULL AND impression IS NOT NULL",
         "DROP INDEX dead_letters_unforwarded",
     ),
@@ -123,7 +134,7 @@ def test_migrated_equals_created(store_url: str) -> None:
     engine.dispose()
 
 
-@pytest.mark.parametrize("before", ["0001", "0002", "0003", "0004", "0005"])
+@pytest.mark.parametrize("before", ["0001", "0002", "0003", "0004", "0005", "0006"])
 @pytest.mark.parametrize("marked", [True, False])
 def test_an_older_store_is_refused_and_upgraded(store_url: str, tmp_path: Path, before: str, marked: bool) -> None:
     """A store of an older revision, or of before revisions, is refused with the remedy; upgraded, it goes on."""

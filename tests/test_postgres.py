@@ -15,7 +15,9 @@ import pytest
 from sqlalchemy import create_engine, func, make_url, select, text
 
 from command_line import belated
+from labelstore import lock
 from labelstore.address import SECRET, read, shown
+from labelstore.events import Impression
 from labelstore.ledger import newest
 from labelstore.stats import digest
 from labelstore.store import LabelStore, StoreError, existing
@@ -95,8 +97,6 @@ def test_reading_sees_one_moment(schema: str, tmp_path: Path) -> None:
     with opened(schema, SETTINGS, tmp_path) as (store, _), existing(schema) as reader:
         count = select(func.count()).select_from(impressions)
         assert reader.execute(count).scalar_one() == 0
-        from labelstore.events import Impression
-
         store.pass_on([(T0, Impression(impression_id="i", at=T0))])
         store.commit()
         assert reader.execute(count).scalar_one() == 0
@@ -114,6 +114,21 @@ def test_one_writer(schema: str, tmp_path: Path) -> None:
         pass
     with opened(schema, SETTINGS, tmp_path / "b"):
         pass
+
+
+def test_a_server_that_ends_idle_sessions(schema: str) -> None:
+    """Neither the lock of the writer nor what waits for a commit is given up."""
+    limits = ("idle_session_timeout", "idle_in_transaction_session_timeout", "statement_timeout")
+    impatient = schema + "".join(f" -c{limit}%3D200" for limit in limits)
+    with lock.alone(impatient):
+        store = LabelStore(impatient, {"purchase": DAY}, DAY)
+        store.pass_on([(T0, Impression(impression_id="i", at=T0))])
+        store.connection.exec_driver_sql("SELECT pg_sleep(.3)")
+        time.sleep(0.5)
+        store.commit()
+        store.close()
+        with pytest.raises(StoreError, match="another process is writing to it"), lock.alone(schema):
+            pass
 
 
 def test_a_folder_belongs_to_one_store(schema: str, postgres: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The protocol of the papers: pre-training, a gap, predict then train; and the two rows every method is held against."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
+from labelstore.due import Target
 from labelstore.ledger import Hour
-from labelstore.observations import Look
+from labelstore.observations import Look, Observations
 from labelstore.tables import impressions, looks, predictions
 from learner.methods import METHODS
 from learner.names import LIVE
@@ -51,13 +53,10 @@ def test_the_first_pass_finds_the_final_labels() -> None:
     source = one(EVENTS)
     found = converted(source, FEW, 100, lambda read: None)
     assert len(source.poll(10)) == 10
-    with opened(None, FEW) as (store, checkpoints):
-        Loop(one(EVENTS), FEW, store, checkpoints).run()
-        ids = dict(tuple(row) for row in store.connection.execute(select(impressions.c.seq, impressions.c.id)))
     expected = labels(EVENTS)
     last = EVENTS[-1]["at"]
     settled = {e["impression_id"] for e in EVENTS if e["type"] == "impression" and e["at"] + 2 * DAY <= last}
-    assert {ids[seq] for seq in found} & settled == {name for name, label in expected.items() if label} & settled
+    assert {name for name, _ in found} & settled == {name for name, label in expected.items() if label} & settled
     assert len(settled) > 1000
 
 
@@ -103,6 +102,28 @@ def test_who_learns_what() -> None:
     before = sum(1 for e in EVENTS if e["type"] == "impression" and e["at"] < UNTIL)
     assert seen["pretrained"] == before  # also the last ones, fewer than a batch
     assert min(seen.values()) >= 256
+
+
+def test_the_gap_is_looked_at_by_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the window: the looks of a day at most are held at once; they are those of the whole gap."""
+    asked: list[int] = []
+    due = Target.due
+
+    def heard(self: Target, start: int, stop: int) -> Iterator[Observations]:
+        asked.append(stop - start)
+        return due(self, start, stop)
+
+    monkeypatch.setattr(Target, "due", heard)
+    with opened(None, FEW) as (store, checkpoints):
+        loop = Loop(one(EVENTS), FEW, store, checkpoints)
+        loop.run()
+        assert asked.count(DAY) >= 2
+        assert max(asked) == DAY
+        days = list(loop.target.due_by_days(UNTIL, STREAM))
+        whole = list(due(loop.target, UNTIL, STREAM))
+    for column in ("at", "impression", "look", "schedule", "label"):
+        one_by_one, at_once = (np.concatenate([getattr(page, column) for page in pages]) for pages in (days, whole))
+        np.testing.assert_array_equal(one_by_one, at_once)
 
 
 def test_all_start_from_the_same_weights() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic_core import to_json
 from sqlalchemy import ColumnElement, func, select
 
+from labelstore import ledger
 from labelstore.bulk import named, names, seqs, within
 from labelstore.events import Adjustment, Conversion, Event, Impression, Item, Signal
 from labelstore.observations import ALL, NEGATIVES, Look, Schedule
@@ -164,6 +165,23 @@ def test_what_belongs_to_nobody_costs_nothing_later(tmp_path: Path) -> None:
     assert taken[1] < 1.2 * taken[0]
 
 
+def test_one_user_for_all_who_have_no_name_costs_no_more_later(tmp_path: Path) -> None:
+    """A poll costs SQLite as much where thousands of impressions and events of the same user and product are kept."""
+    store = LabelStore(f"sqlite:///{tmp_path}/s.db", {"purchase": WINDOW}, FOREVER)
+    who: dict[str, Any] = {"user_id": "guest", "item_id": "a"}
+    taken = []
+    for n in range(6):
+        at = T0 + n * 10 * DAY
+        poll: list[tuple[int, Event]] = [(at + k, impression(f"i{n}-{k}", at + k, **who)) for k in range(500)]
+        at += WINDOW + DAY
+        for k in range(500):
+            poll.append((at + k, purchase(f"c{n}-{k}", at + k, **who)))
+            poll.append((at + k, Signal(event_id=f"s{n}-{k}", kind="cart", at=at + k, **who)))
+        taken.append(steps(store, poll))
+    store.close()
+    assert taken[-1] < 1.5 * taken[1]
+
+
 def test_past_the_window_is_counted_and_not_credited(open_store: Open) -> None:
     """Events more than a window after their impression, or known after its close, are counted as past_window."""
     store = open_store()
@@ -253,6 +271,13 @@ def test_retention_deletes_by_event_time(open_store: Open) -> None:
     assert store.connection.execute(select(func.min(impressions.c.id))).scalar() == "i2"
 
 
+def test_a_commit_outlives_a_power_cut(tmp_path: Path) -> None:
+    """SQLite syncs each commit to the disk (2 is FULL): then the files of older checkpoints are removed."""
+    store = LabelStore(f"sqlite:///{tmp_path}/s.db", {"purchase": WINDOW}, FOREVER)
+    assert store.connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+    store.close()
+
+
 def test_what_is_not_committed_is_gone(store_url: str) -> None:
     """A store that is left without a commit comes back as it was at the last one."""
     store = LabelStore(store_url, {"purchase": WINDOW}, FOREVER)
@@ -328,6 +353,17 @@ def test_a_second_retraction_changes_nothing() -> None:
     store.forget_before(T0 + 4 * DAY)
     store.pass_on([(T0 + 4 * DAY, back.model_copy(update={"event_id": "again"}))])
     assert store.connection.execute(select(conversions.c.retracted_at)).scalar() == T0 + 2 * DAY
+
+
+def test_hours_of_many_years_at_once(open_store: Open) -> None:
+    """Metrics of more hours than a statement has parameters are added to those that are there."""
+    store, learned = open_store(), {hour: ledger.Hour(2, 1, 0.5, 0.25) for hour in range(70_000)}
+    for _ in range(2):
+        ledger.add_metrics(store.connection, "pq", learned)
+    ledger.add_metrics(store.connection, "fsiw", {7: ledger.Hour(1, 0, 0.5, 0.25)})
+    found = ledger.read_metrics(store.connection)
+    assert found["fsiw"] == {7: ledger.Hour(1, 0, 0.5, 0.25)}
+    assert found["pq"] == dict.fromkeys(learned, ledger.Hour(4, 2, 1.0, 0.5))
 
 
 def test_a_whole_catalogue_at_once() -> None:

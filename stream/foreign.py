@@ -162,17 +162,21 @@ def _time(source: Source, told: Any, record: Record) -> int | None:
     found = _found(source, told, record)
     if found is None or found == "":
         return None
-    if (ms := _ms(found, source.unit)) is not None and EARLIEST <= ms <= LATEST:
+    if (ms := _ms(found, source.unit)) is not None:
         return ms
-    fits = [unit for unit in UNITS if (ms := _ms(found, unit)) is not None and EARLIEST <= ms <= LATEST]
+    fits = [unit for unit in UNITS if _ms(found, unit) is not None]
     better = f'; it would fit unit = "{fits[0]}"' if fits else ""
     raise Misfit(f"at: {source}: expected {UNITS[source.unit]}, within 2000 to 2100, got {shown(found)}{better}")
 
 
 def _ms(found: Any, unit: str) -> int | None:
-    """A time in a unit, in ms; None if it is none."""
-    if unit != "iso":
-        return _number(found, 1000 if unit == "s" else 1)
+    """A time in a unit, in ms; None if it is no time of an event."""
+    ms = _iso(found) if unit == "iso" else _number(found, 1000 if unit == "s" else 1)
+    return ms if ms is not None and EARLIEST <= ms < LATEST else None
+
+
+def _iso(found: Any) -> int | None:
+    """A text in ISO 8601, in ms since 1970; UTC where it has no offset."""
     try:
         time = datetime.fromisoformat(found if isinstance(found, str) else "")
         return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - EPOCH) // timedelta(milliseconds=1)

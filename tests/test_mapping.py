@@ -138,6 +138,7 @@ def test_names_no_kind_has() -> None:
         ("ads", SHOWN | {"ctx": {"a": [{}]}}, "features: ctx.a: expected a number, a string"),
         ("ads", SHOWN | {"p": 7}, "impression.served.score: Input should be less than or equal to 1"),
         ("ads", SHOWN | {"ts": "1990-01-01"}, "ISO 8601, within 2000 to 2100, got '1990-01-01'"),
+        ("ads", SHOWN | {"ts": "2100-01-01"}, "ISO 8601, within 2000 to 2100, got '2100-01-01'"),
         ("ads", SHOWN | {"user": {"id": "x" * 300}}, "; it is made of {user.id}:{payload.items[0].sku}"),
         ("ads", b"{", "not JSON"),
         ("ads", [1], "impression_id: user.id: missing (got a list of 1)"),

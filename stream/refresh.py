@@ -151,9 +151,11 @@ class Refresh:
             if version == self._version:  # it stays: the next one was refused, or rolled back at once
                 self._ready.clear()
                 self._unsaved.append(Swap(at, version))
-            learned = [one for one in self._ready if one.version == version]
-            past = [read(self._checkpoints.folder, one) for one in self._files[1:] if one["version"] == version]
-            for chosen in learned or past:  # past: a person rolled it back
+            found = [one for one in self._ready if one.version == version]
+            if not found:  # a person rolled it back
+                kept = [one for one in self._files[1:] if one["version"] == version]
+                found = [read(self._checkpoints.folder, one) for one in kept]
+            for chosen in found:
                 self._serve(chosen, at)
             self._ready = [one for one in self._ready if one.version > version]
         if self._told.alone:

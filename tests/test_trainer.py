@@ -419,6 +419,25 @@ def test_a_run_of_late_positives_does_not_overshoot() -> None:
     assert 0.02 < level < 0.05
 
 
+def test_a_belief_neither_fades_nor_follows_the_level() -> None:
+    """Where rows of before are forgotten, at a level that has risen, a weight moves by no more than G / P."""
+    model = ConversionModel(SMALL._replace(base_rate=1e-3), torch.Generator().manual_seed(0))
+    data, numbers = linear_only(64)
+    for turn, keep in enumerate((1.0, 1.0, 0.0)):
+        before = model.weight.clone()
+        run = model.forward(data, numbers)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(run.logit, torch.ones(64), reduction="none")
+        pull = float(64 - torch.sigmoid(run.logit.detach()).sum())
+        model.step(run, (0.01 * loss).mean(), torch.full((64,), 0.01), keep=keep)
+        moved = model.weight - before
+        assert bool((moved[:6] > 0).all()), turn
+        assert float(moved.max()) <= 0.01 * pull / PRIOR
+    now = torch.sigmoid(model.logits(data, numbers))
+    assert float(now.mean()) > 5e-3
+    told = 0.01 * float((now * (1 - now)).sum())  # of the last batch alone, at the level of now
+    assert model.memory["base"].item() == pytest.approx(told, rel=0.2)
+
+
 def test_weights_scale_loss_and_curvature_alike() -> None:
     """Importance weights that are all three times as large, after rows that were too, make the same step."""
     models = [ConversionModel(SMALL, torch.Generator().manual_seed(0)) for _ in range(2)]

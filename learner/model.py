@@ -17,7 +17,7 @@ from learner.batch import Rows
 
 RATE = 0.004  # Adagrad's step
 START = 1e-4  # Adagrad's sums of squares begin here
-PRIOR = 5.0  # curvature of the belief about the weight of a hashed value or number: p (1 - p) of 105 rows at 5 %
+PRIOR = 3.0  # curvature that the weight of a hashed value or number starts with: p (1 - p) of 60 rows at 5 %
 BELIEF = 1.0  # the same for the intercept
 HALF = 0.5  # attribution windows of event time after which what was learned counts half
 MOVES = 0.5  # of a logit, what the level of a market moves in one attribution window: a standard deviation
@@ -25,7 +25,7 @@ FADING = 0.95  # of recent batches, in the length of a step
 STRIDE = 4.0  # of a logit, the most that one step of the linear part may move it
 FEW = 16.0  # rows for which the belief counts that an input's level moves as that of all does, and that not at all
 TINY = 1e-20  # where nothing bends
-BELIEFS = {"weight": PRIOR, "slope": PRIOR, "base": BELIEF}  # of the linear part
+FIRST = {"weight": PRIOR, "slope": PRIOR, "base": BELIEF}  # curvature never falls below it
 
 
 class Shape(NamedTuple):
@@ -50,8 +50,8 @@ class ConversionModel:
     starts at the base rate.
 
     ``weight`` [buckets], ``slope`` [M], ``base`` [1]: the linear part; ``table`` [buckets, width] and ``dense``: the MLP.
-    ``memory``: by the same names, sums of curvature w p (1 - p) x^2 of the rows that the linear part has seen, of squared
-    gradients of the network; and ``length`` [2], see `_length`.
+    ``memory``: by the same names, sums of curvature w p (1 - p) x^2 of the linear part, of squared gradients of the network;
+    and ``length`` [2], see `_length`.
     """
 
     def __init__(self, shape: Shape, generator: torch.Generator) -> None:
@@ -70,8 +70,7 @@ class ConversionModel:
             self.dense[f"weight{layer}"] = torch.randn(fan_out, fan_in, generator=generator) * math.sqrt(2.0 / fan_in)
             self.dense[f"bias{layer}"] = torch.zeros(fan_out)
         self.dense["out"] = torch.zeros(1, sizes[-1])
-        self.memory = {name: torch.full_like(value, START) for name, value in self.tensors().items()}
-        self.memory |= {name: torch.zeros_like(self.memory[name]) for name in BELIEFS}
+        self.memory = {name: torch.full_like(value, FIRST.get(name, START)) for name, value in self.tensors().items()}
         self.memory["length"] = torch.zeros(2)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -112,16 +111,15 @@ class ConversionModel:
         """One step down the gradient of a mean loss; of the hashed values only those used move.
 
         ``weight`` [R]: importance weights, what each row's curvature counts for; 0 where a loss is linear in the logit.
-        ``keep``: what the curvature of earlier rows counts now. ``moved``: variance of what the level may have moved since
-        the last step, logit^2; C of the intercept is the inverse of a variance, so it becomes 1 / (1 / C + moved).
+        ``keep``: what earlier curvature counts now. ``moved``: variance of what the level may have moved since the last
+        step, logit^2; the curvature C of the intercept is the inverse of a variance, so it becomes 1 / (1 / C + moved).
         ``more``: other models will step on the same loss.
         """
         inputs = [run.logit, run.embeddings, *self.dense.values()]
         gradients = torch.autograd.grad(loss, inputs, retain_graph=more)
-        known = BELIEF + self.memory["base"]
-        self.memory["base"].copy_((known / (1 + moved * known) - BELIEF).clamp(min=0))
-        for name in BELIEFS:
-            self.memory[name].mul_(keep)
+        self.memory["base"].div_(1 + moved * self.memory["base"])
+        for name, first in FIRST.items():
+            self.memory[name].mul_(keep).clamp_(min=first)
         self._newton(run, gradients[0] * len(run.logit), weight)
         squares = self.memory["table"][run.used].addcmul_(gradients[1], gradients[1])
         self.memory["table"][run.used] = squares
@@ -132,18 +130,16 @@ class ConversionModel:
             value.addcdiv_(gradient, squares.sqrt(), value=-RATE)
 
     def _newton(self, run: "Pass", gradient: Tensor, weight: Tensor) -> None:
-        """Each linear weight j moves by - a G / C: G = sum g x of the batch, C = P + D of the belief and of all rows so far.
+        """Each linear weight j moves by - a G / C: G = sum g x of the batch, C = sum h x^2 of all rows so far, fading.
 
-        D = sum h x^2, fading; h = weight p (1 - p). Weights that share rows would correct the same error together, F times
-        over where all rows call for it, so the step is as long as a line search says:
+        h = weight p (1 - p). Weights that share rows would correct the same error together, F times over where all rows
+        call for it, so the step is as long as a line search says:
 
-            a = sum_j G_j v_j / (sum_j P_j v_j^2 + sum_rows h (sum_j x_j u_j)^2) <= 1,
-            v = G / C,  u_j = v_j sqrt(D_j / B_j),  B = sum h x^2 here
+            a = sum_j B_j u_j^2 / sum_rows h (sum_j x_j u_j)^2 <= 1,   u_j = G_j / sqrt(C_j B_j),   B = sum h x^2 here
 
-        the minimum, along this direction, of the quadratic of all rows, whose correlations are those of the batch, and of
-        the belief, which has none: 1 where errors have nothing in common or rows say little, 1 / F where all have; see
-        `_length`. Inputs that bend nowhere here (B = 0) have no say in it. It moves the logit of no row by more than STRIDE.
-        ``gradient`` [R]: dL / dlogit of each row.
+        the minimum, along this direction, of the quadratic with diagonal C whose correlations are those of the batch: 1
+        where errors have nothing in common, 1 / F where all have; see `_length`. It moves the logit of no row by more than
+        STRIDE. ``gradient`` [R]: dL / dlogit of each row.
         """
         p = torch.sigmoid(run.logit.detach())
         curvature, numbers, rows = weight * p * (1 - p), run.numbers, run.rows
@@ -156,14 +152,11 @@ class ConversionModel:
             "base": (curvature.sum()[None], gradient.sum()[None]),
         }
         remembered = self._remember({name: bend for name, (bend, _) in parts.items()}, used)
-        v = {name: pull / (BELIEFS[name] + remembered[name]) for name, (_, pull) in parts.items()}
-        bent = {name: v[name] * (bend > 0) for name, (bend, _) in parts.items()}  # of what only pulls nothing is known
-        u = {name: bent[name] * (remembered[name] / bend.clamp(min=TINY)).sqrt() for name, (bend, _) in parts.items()}
-        gained = torch.stack([pull @ bent[name] for name, (_, pull) in parts.items()]).sum()
-        believed = torch.stack([BELIEFS[name] * bent[name].square().sum() for name in parts]).sum()
-        told = curvature @ (numbers @ u["slope"] + u["base"]).index_add(0, row, u["weight"][place]).square()
-        length = self._length(torch.stack([gained, believed + told]))
-        moves = {name: length * value for name, value in v.items()}
+        u = {name: pull / (remembered[name] * bend.clamp(min=TINY)).sqrt() for name, (bend, pull) in parts.items()}
+        apart = torch.stack([(bend * u[name].square()).sum() for name, (bend, _) in parts.items()]).sum()
+        together = curvature @ (numbers @ u["slope"] + u["base"]).index_add(0, row, u["weight"][place]).square()
+        length = self._length(torch.stack([apart, together]))
+        moves = {name: length * pull / remembered[name] for name, (_, pull) in parts.items()}
         far = (numbers @ moves["slope"] + moves["base"]).index_add(0, row, moves["weight"][place])
         short = (STRIDE / far.abs().max().clamp(min=STRIDE)).item()
         self.weight.index_add_(0, used, moves["weight"], alpha=-short)
@@ -174,7 +167,7 @@ class ConversionModel:
     def _rescale(self, before: Tensor, after: Tensor, used: Tensor, place: Tensor, row: Tensor) -> None:
         """What was learned at another level bends as much as it does at the new one: p (1 - p) of rows that share an input.
 
-            D_j *= (sum of p (1 - p) after + k r) / (sum before + k),   k = FEW times the mean before
+            C_j *= (sum of p (1 - p) after + k r) / (sum before + k),   k = FEW times the mean before
 
         over the rows of the batch with input j; r is the same ratio over all of them, with k in place of k r. Delayed
         positives come after the negatives of their impressions: with the curvature of the low level that those left behind,
@@ -204,7 +197,7 @@ class ConversionModel:
         return length.clamp(max=1)
 
     def _remember(self, bends: dict[str, Tensor], used: Tensor) -> dict[str, Tensor]:
-        """D of the linear weights, with this batch: of the hashed values only those ``used``."""
+        """C of the linear weights, with this batch: of the hashed values only those ``used``."""
         self.memory["weight"].index_add_(0, used, bends["weight"])
         found = {name: self.memory[name].add_(bends[name]) for name in ("slope", "base")}
         return found | {"weight": self.memory["weight"][used]}

@@ -12,7 +12,7 @@ from learner import features
 from learner.auxiliaries import AUXILIARIES
 from learner.batch import KINDS, Batch, Look, Rows, cat, cat_rows, restore, tensors
 from learner.methods import METHODS
-from learner.model import BELIEF, BELIEFS, FEW, MOVES, PRIOR, RATE, START, STRIDE, ConversionModel, Shape, by_slot
+from learner.model import BELIEF, FEW, FIRST, MOVES, PRIOR, RATE, START, STRIDE, ConversionModel, Shape, by_slot
 from learner.posterior import (
     STATES,
     SignalRatio,
@@ -163,7 +163,8 @@ def test_what_was_learned_half_a_window_ago_counts_half() -> None:
         learner.learn(again._replace(at=again.at + later))
         found[later] = learner.models[0].memory
     for name, was in before.items():
-        assert torch.allclose(found[0.0][name] - found[30.0][name], was / 2, rtol=0.15)  # both follow their level
+        assert bool((was > 4).all())  # far from where curvature never falls below
+        assert torch.allclose(found[0.0][name] - found[30.0][name], was / 2, rtol=0.1)  # both follow their level
 
 
 def test_an_intercept_that_wanders_is_a_kalman_filter_of_a_random_walk() -> None:
@@ -172,13 +173,13 @@ def test_an_intercept_that_wanders_is_a_kalman_filter_of_a_random_walk() -> None
     step, left = 0.01, []
     for begins in (BELIEF, 5000.0):
         model = ConversionModel(SMALL, torch.Generator().manual_seed(0))
-        model.memory["base"].fill_(begins - BELIEF)
+        model.memory["base"].fill_(begins)
         for turn in range(600):
             run = model.forward(data, numbers)
             target = torch.full((64,), float(turn % 2))
             loss = torch.nn.functional.binary_cross_entropy_with_logits(run.logit, target, reduction="none")
             model.step(run, (0.01 * loss).mean(), torch.full((64,), 0.01), moved=MOVES**2 * step)
-        left.append(BELIEF + float(model.memory["base"]))
+        left.append(float(model.memory["base"]))
     assert left[0] == pytest.approx(left[1], rel=1e-3)
     p = torch.sigmoid(model.logits(data, numbers))
     gain, moved = float(0.01 * (p * (1 - p)).sum()), MOVES**2 * step  # information of a step, variance between two
@@ -315,8 +316,6 @@ def test_one_step_is_newton_for_the_linear_part_and_adagrad_for_the_network() ->
     numbers = torch.nan_to_num(data.rows.numbers).log1p().float()
     model.weight += torch.randn(SMALL.buckets, generator=torch.Generator().manual_seed(4)) * 0.1
     model.dense["out"] += 0.3
-    for name in BELIEFS:
-        model.memory[name] += 50
     copies = {name: value.clone().requires_grad_() for name, value in model.tensors().items()}
     times = torch.zeros(64, SMALL.buckets)  # how often a row has a hashed value
 
@@ -351,15 +350,14 @@ def test_one_step_is_newton_for_the_linear_part_and_adagrad_for_the_network() ->
     linear = torch.cat([times, numbers, torch.ones(64, 1)], 1).double()  # every input of the linear part
     bend = torch.cat([(h[:, None] * times).sum(0), h @ numbers.square(), h.sum().view(1)]).double()
     pull = torch.cat([copies[name].grad for name in ("weight", "slope", "base")]).double() * 64  # type: ignore[misc]
-    belief = torch.cat([torch.full((SMALL.buckets + SMALL.numbers,), PRIOR), torch.full((1,), BELIEF)]).double()
-    past = torch.full_like(bend, 50.0)
-    moves = pull / (belief + past + bend)
+    first = torch.cat([torch.full((SMALL.buckets + SMALL.numbers,), PRIOR), torch.full((1,), BELIEF)])
+    memory = first.double() + bend
+    moves = pull / memory
     used = bend > 0
     seen = (
-        linear[:, used] * ((past + bend)[used] / bend[used]).sqrt()
-    )  # as large as all of the past, correlated as here
-    hessian = torch.diag(belief[used]) + seen.T @ (h.double()[:, None] * seen)
-    length = (moves[used] @ pull[used]) / (moves[used] @ hessian @ moves[used])
+        linear[:, used] * (memory[used] / bend[used]).sqrt()
+    )  # inputs as large as all of the past, correlated as here
+    length = (moves[used] @ pull[used]) / (h.double() @ (seen @ moves[used]).square())
     assert 0.1 < length < 1
     assert torch.allclose((model.memory["length"][0] / model.memory["length"][1]).double(), length, rtol=1e-4)
     linear_moves = dict(
@@ -376,8 +374,7 @@ def test_one_step_is_newton_for_the_linear_part_and_adagrad_for_the_network() ->
     believed = FEW * was_bent.mean()
     ratio = (now_bent.sum() + believed) / (was_bent.sum() + believed)
     shares = (now_bent @ times + believed * ratio) / (was_bent @ times + believed)
-    memory = past + bend
-    follows = memory[: SMALL.buckets] * torch.where(bend[: SMALL.buckets] > 0, shares, 1.0)
+    follows = torch.where(bend[: SMALL.buckets] > 0, memory[: SMALL.buckets] * shares, PRIOR)
     assert torch.allclose(model.memory["weight"], follows.float(), rtol=1e-3)
     assert torch.allclose(model.memory["base"], (memory[-1] * ratio).float(), rtol=1e-3)
     unused = times.sum(0) == 0
@@ -406,7 +403,7 @@ def test_what_all_rows_call_for_is_corrected_once() -> None:
 
 
 def test_a_run_of_late_positives_does_not_overshoot() -> None:
-    """64,000 negatives and then 1,800 positives in a run, as a burst and its late conversions: 2.7 %, and not twice that."""
+    """64,000 negatives and then 1,800 positives in a run, as a burst and its late conversions: the level ends near 2.7 %."""
     model = ConversionModel(SMALL, torch.Generator().manual_seed(0))
     for label, size, batches in ((0.0, 256, 250), (1.0, 256, 7)):
         data, numbers = linear_only(size)
@@ -416,26 +413,7 @@ def test_a_run_of_late_positives_does_not_overshoot() -> None:
             loss = torch.nn.functional.binary_cross_entropy_with_logits(run.logit, target)
             model.step(run, loss, torch.ones(size))
     level = float(torch.sigmoid(model.logits(data, numbers))[0])
-    assert 0.02 < level < 0.05
-
-
-def test_a_belief_neither_fades_nor_follows_the_level() -> None:
-    """Where rows of before are forgotten, at a level that has risen, a weight moves by no more than G / P."""
-    model = ConversionModel(SMALL._replace(base_rate=1e-3), torch.Generator().manual_seed(0))
-    data, numbers = linear_only(64)
-    for turn, keep in enumerate((1.0, 1.0, 0.0)):
-        before = model.weight.clone()
-        run = model.forward(data, numbers)
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(run.logit, torch.ones(64), reduction="none")
-        pull = float(64 - torch.sigmoid(run.logit.detach()).sum())
-        model.step(run, (0.01 * loss).mean(), torch.full((64,), 0.01), keep=keep)
-        moved = model.weight - before
-        assert bool((moved[:6] > 0).all()), turn
-        assert float(moved.max()) <= 0.01 * pull / PRIOR
-    now = torch.sigmoid(model.logits(data, numbers))
-    assert float(now.mean()) > 5e-3
-    told = 0.01 * float((now * (1 - now)).sum())  # of the last batch alone, at the level of now
-    assert model.memory["base"].item() == pytest.approx(told, rel=0.2)
+    assert 0.02 < level < 0.04
 
 
 def test_weights_scale_loss_and_curvature_alike() -> None:
@@ -444,12 +422,12 @@ def test_weights_scale_loss_and_curvature_alike() -> None:
     data, target = batch(64, 1), batch(64, 1, Look.CLOSE).label
     numbers = torch.nan_to_num(data.rows.numbers).log1p().float()
     for model, factor in zip(models, (1.0, 3.0), strict=True):
-        for name in BELIEFS:
-            model.memory[name].fill_(1e5 * factor)  # beside which the belief is nothing
+        for name in FIRST:
+            model.memory[name] *= 100 * factor
         run = model.forward(data.rows, numbers)
         loss = factor * torch.nn.functional.binary_cross_entropy_with_logits(run.logit, target)
         model.step(run, loss, torch.full((64,), factor))
-    for name in BELIEFS:
+    for name in FIRST:
         one, other = (model.tensors()[name] for model in models)
         assert torch.allclose(one, other, atol=1e-6)
         assert bool((one != 0).any())

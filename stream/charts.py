@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from learner.names import ORACLES
 from stream.backtest import Result
 from stream.settings import spell
-from stream.terminal import counted
+from stream.terminal import aside, counted
 
 COLOURS = ("#0072B2", "#B87A00", "#009E73", "#CC79A7", "#D55E00", "#3A9AD9", "#000000", "#8C6D1F")
 MARKS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star", "hexagon")
@@ -80,9 +80,8 @@ def over_time(result: Result) -> Chart:
         figure.add_scatter(x=x, y=sums[:, 3] / sums[:, 0], text=text, **drawn_as(result, name))
     losses = {n: told["settled"]["log_loss"] or 9 for n, told in result.summary["methods"].items() if n not in ORACLES}
     best = min(losses, key=lambda name: losses[name])
-    heading = (
-        f"Over the whole log {best} has the lowest log loss" if len(losses) > 1 else f"Log loss of {best} over time"
-    )
+    lowest = f"Over the whole log {best} has the lowest log loss{aside(result.summary['methods'])}"
+    heading = lowest if len(losses) > 1 else f"Log loss of {best} over time"
     return Chart(heading, f"{reading} One point is {spell(span * HOUR)}.", figure)
 
 
@@ -146,10 +145,8 @@ def delays(result: Result) -> Chart:
     if result.curve:
         ages, share = zip(*((a, f) for a, f in result.curve if a > 0), strict=True)
         figure.add_scatter(x=ages, y=share, name="delay curve, as learned", mode="lines+markers", line_color=COLOURS[0])
-    reading = (
-        "The curve begins as a belief, and is learned from conversions as they arrive. The dotted line is the first look: "
-        "what is right of it comes late."
-    )
+    learned = "The curve begins as a belief, and is learned from conversions as they arrive. " if result.curve else ""
+    reading = f"{learned}The dotted line is the first look: what is right of it comes late."
     if not known and not result.curve:
         return Chart("How late conversions come", reading, None, UNCONVERTED)
     figure.add_vline(x=wait or window / 10_000, line_dash="dot", line_color="#555555")

@@ -161,7 +161,12 @@ def foresight(told: Versions) -> Chart:
         for way, dash in (("", "solid"), ("popularity", "dash")):
             hits = [one.by_degree[way or f"version {one.version}"][bucket] for one in known]
             text = [f"version {one.version}, {one.asked[bucket]:,} pairs" for one in known]
-            line = {"mode": "lines+markers", "line": {"dash": dash, "color": COLOURS[bucket]}, "legendgroup": name}
+            line = {
+                "mode": "lines+markers",
+                "line": {"dash": dash, "color": COLOURS[bucket]},
+                "legendgroup": name,
+                "showlegend": not way,
+            }
             figure.add_scatter(x=at, y=hits, name=f"{name}, {way}" if way else name, text=text, **line)
     figure.update_yaxes(rangemode="tozero")
     pairs = sum(one.warm for one in known)

@@ -11,7 +11,7 @@ from stream.backtest import Result
 from stream.drafts import put
 from stream.progress import PARTS
 from stream.settings import spell
-from stream.terminal import behind, number, when
+from stream.terminal import aside, behind, number, when
 
 TERMS = {
     "settled": "the attribution window has closed; the label is final",
@@ -148,8 +148,7 @@ def verdict(result: Result) -> str:
     """The finding in a sentence, with those whose interval holds 0 or, where there is none, that are within half a percent.
     Nobody can run an oracle."""
     methods = result.summary["methods"]
-    losses = {n: told["settled"]["log_loss"] for n, told in methods.items() if n not in ORACLES}
-    known = {name: loss for name, loss in losses.items() if loss is not None}
+    known = {n: loss for n, t in methods.items() if n not in ORACLES and (loss := t["settled"]["log_loss"]) is not None}
     if not known:
         shown = result.summary["events"]["impressions"]
         why = "the log ends before the window of any judged row has closed" if shown else "no impressions were read"
@@ -169,7 +168,8 @@ def verdict(result: Result) -> str:
     base = "settled" if "settled" in others else min(others, key=lambda name: others[name])
     waits = ", which waits for final labels," if "settled" in (best, base) else ""
     first, second = (waits, "") if best == "settled" else ("", waits)
-    return f"{best}{first} has the lowest settled log loss: that of {base}{second} is {others[base]:.1%} higher.{close}"
+    lowest = f"{best}{first} has the lowest settled log loss{aside(methods)}"
+    return f"{lowest}: that of {base}{second} is {others[base]:.1%} higher.{close}"
 
 
 def _methods(result: Result) -> str:

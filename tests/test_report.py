@@ -144,6 +144,7 @@ def test_what_could_be_gained_is_in_the_table(tmp_path: Path) -> None:
     text = page(told, tmp_path)
     assert ">log loss over oracle</th>" in text
     assert ">PCOC to true p</th>" not in text
+    assert "lowest settled log loss, oracle aside" in text
 
 
 def test_drifts_are_told(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from learner.names import ORACLES
 from stream.backtest import Result
 from stream.settings import spell
-from stream.terminal import counted
+from stream.terminal import aside, counted
 
 COLOURS = ("#0072B2", "#B87A00", "#009E73", "#CC79A7", "#D55E00", "#3A9AD9", "#000000", "#8C6D1F")
 MARKS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star", "hexagon")
@@ -21,15 +21,17 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 HOUR = 3_600_000
 POINTS = 60  # of a line over time, at most
 LETTERS = 24  # of a name in a picture
+UNCONVERTED = "no settled row has converted"
 TICKS = {"1m": 60, "10m": 600, "1h": 3600, "6h": 21_600, "1d": 86_400, "7d": 604_800, "30d": 2_592_000}
 
 
 class Chart(NamedTuple):
-    """A headline, a sentence on how to read it, and the figure; None if there is nothing to draw yet."""
+    """A headline, a sentence on how to read it, and the figure; None if there is nothing to draw: ``lacking`` says why."""
 
     title: str
     reading: str
     figure: Any
+    lacking: str = "no label has settled"
 
 
 def stroke(result: Result, name: str) -> dict[str, str]:
@@ -78,17 +80,17 @@ def over_time(result: Result) -> Chart:
         figure.add_scatter(x=x, y=sums[:, 3] / sums[:, 0], text=text, **drawn_as(result, name))
     losses = {n: told["settled"]["log_loss"] or 9 for n, told in result.summary["methods"].items() if n not in ORACLES}
     best = min(losses, key=lambda name: losses[name])
-    heading = (
-        f"Over the whole log {best} has the lowest log loss" if len(losses) > 1 else f"Log loss of {best} over time"
-    )
+    lowest = f"Over the whole log {best} has the lowest log loss{aside(result.summary['methods'])}"
+    heading = lowest if len(losses) > 1 else f"Log loss of {best} over time"
     return Chart(heading, f"{reading} One point is {spell(span * HOUR)}.", figure)
 
 
 def level_over_time(result: Result) -> Chart:
     """PCOC by the time the impressions were shown, with the drifts that ADWIN found."""
     reading = "Mean score over share converted; 1 is calibrated. A cross is where ADWIN sees a drift begin."
-    if (found := _spans(result)) is None:
-        return Chart("Calibration over time", reading, None)
+    found = _spans(result)
+    if found is None or not any(sums[:, 1].any() for _, sums in found[1].values()):
+        return Chart("Calibration over time", reading, None, UNCONVERTED)
     figure = blank("shown", "PCOC")
     times = 0
     for name, (x, sums) in found[1].items():
@@ -108,7 +110,8 @@ def level_over_time(result: Result) -> Chart:
 def calibration(result: Result) -> Chart:
     """Mean score against the share that converted."""
     reading = (
-        "On the dashed line, what is said is what happens; above it conversions are underestimated. Logarithmic axes."
+        "On the dashed line, what is said is what happens; above it conversions are underestimated. Logarithmic axes: "
+        "groups in which nothing converted are left out."
     )
     figure = blank("mean score", "share converted")
     seen: list[float] = []
@@ -119,7 +122,7 @@ def calibration(result: Result) -> Chart:
         xs, ys = [p for p, _, _ in kept], [y for _, y, _ in kept]
         figure.add_scatter(x=xs, y=ys, text=text, **drawn_as(result, name))
     if not seen:
-        return Chart("Calibration", reading, None)
+        return Chart("Calibration", reading, None, UNCONVERTED)
     _diagonal(figure, min(seen), max(seen))
     ticks = {
         "type": "log",
@@ -142,11 +145,10 @@ def delays(result: Result) -> Chart:
     if result.curve:
         ages, share = zip(*((a, f) for a, f in result.curve if a > 0), strict=True)
         figure.add_scatter(x=ages, y=share, name="delay curve, as learned", mode="lines+markers", line_color=COLOURS[0])
-    reading = (
-        "Learned from conversions as they arrive. The dotted line is the first look: what is right of it comes late."
-    )
+    learned = "The curve begins as a belief, and is learned from conversions as they arrive. " if result.curve else ""
+    reading = f"{learned}The dotted line is the first look: what is right of it comes late."
     if not known and not result.curve:
-        return Chart("How late conversions come", reading, None)
+        return Chart("How late conversions come", reading, None, UNCONVERTED)
     figure.add_vline(x=wait or window / 10_000, line_dash="dot", line_color="#555555")
     ticks: dict[str, float] = {name: at for name, at in TICKS.items() if window / 10_000 <= at <= window / 1.5}
     ticks[spell(result.settings.window)] = window
@@ -177,10 +179,10 @@ def funnel(result: Result) -> Chart:
             shares += [bought / some, (converted - bought) / max(rows - some, 1)]
             texts += [f"{bought:,} of {some:,}", f"{converted - bought:,} of {rows - some:,}"]
     figure = blank("share converted", "")
-    figure.add_bar(
-        x=shares[::-1], y=names[::-1], text=texts[::-1], orientation="h", marker_color=COLOURS[0], textposition="auto"
-    )
-    figure.update_xaxes(tickformat=".1%")
+    places = ["auto" if share else "outside" for share in shares[::-1]]  # plotly writes nothing into a bar of no length
+    told = {"text": texts[::-1], "textposition": places, "marker_color": COLOURS[0]}
+    figure.add_bar(x=shares[::-1], y=names[::-1], orientation="h", **told)
+    figure.update_xaxes(tickformat=".1%", rangemode="tozero")
     figure.update_layout(showlegend=False, height=140 + 44 * len(names))
     return Chart(f"{converted / rows:.2%} of the impressions convert", reading, figure)
 
@@ -199,7 +201,9 @@ def weights(result: Result) -> Chart:
         xs, ys = [w for _, w, _ in groups], [y for _, _, y in groups]
         figure.add_scatter(x=xs, y=ys, text=text, **drawn_as(result, name))
     if not seen:
-        return Chart("Were the weights right?", reading, None)
+        weighed = "no row without a conversion at the first look has settled"
+        lacking = weighed if result.deciles else "no method here weighs such rows"
+        return Chart("Were the weights right?", reading, None, lacking)
     _diagonal(figure, min(seen), max(seen))
     figure.update_yaxes(tickformat=".1%")
     return Chart("Were the weights right?", reading, figure)
@@ -211,6 +215,7 @@ def blank(x: str, y: str) -> Any:
     figure.update_layout(
         template="plotly_white",
         height=420,
+        showlegend=True,
         margin={"l": 60, "r": 20, "t": 20, "b": 60},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         font={"family": "system-ui, sans-serif", "size": 13},

@@ -36,7 +36,7 @@ def neighbourhood(told: Versions) -> Chart:
     )
     taken = told.newest
     if taken is None or not taken.bought.shape[1]:
-        return Chart("What is bought after what", reading, None)
+        return Chart("What is bought after what", reading, None, "no version was learned from pairs of products")
     given = edges(len(taken.ids), taken.bought, taken.weight)
     out, into = degrees(given)
     middle = int((out + into).argmax())
@@ -127,7 +127,7 @@ def movement(told: Versions) -> Chart:
     )
     moved = [one for one in told.served if one.metrics.get("residual") is not None]
     if not moved:
-        return Chart("How far versions move", reading, None)
+        return Chart("How far versions move", reading, None, "no version came after another")
     figure = blank("midnight of the version", "share")
     at, text = [_day(one.until) for one in moved], [f"version {one.number}" for one in moved]
     for place, (name, key) in enumerate((("residual", "residual"), ("overlap of the top 10", "overlap"))):
@@ -150,7 +150,9 @@ def foresight(told: Versions) -> Chart:
     )
     known = [one for one in told.intervals if one.warm]
     if not known:
-        return Chart("How well a version foretells what comes after it", reading, None)
+        return Chart(
+            "How well a version foretells what comes after it", reading, None, "no new pair came after a version"
+        )
     figure = blank("midnight up to which pairs are new", "HR@10")
     at = [_day(one.until) for one in known]
     for bucket, name in enumerate(NAMES):
@@ -159,7 +161,12 @@ def foresight(told: Versions) -> Chart:
         for way, dash in (("", "solid"), ("popularity", "dash")):
             hits = [one.by_degree[way or f"version {one.version}"][bucket] for one in known]
             text = [f"version {one.version}, {one.asked[bucket]:,} pairs" for one in known]
-            line = {"mode": "lines+markers", "line": {"dash": dash, "color": COLOURS[bucket]}, "legendgroup": name}
+            line = {
+                "mode": "lines+markers",
+                "line": {"dash": dash, "color": COLOURS[bucket]},
+                "legendgroup": name,
+                "showlegend": not way,
+            }
             figure.add_scatter(x=at, y=hits, name=f"{name}, {way}" if way else name, text=text, **line)
     figure.update_yaxes(rangemode="tozero")
     pairs = sum(one.warm for one in known)

@@ -11,7 +11,7 @@ from stream.backtest import Result
 from stream.drafts import put
 from stream.progress import PARTS
 from stream.settings import spell
-from stream.terminal import behind, number, when
+from stream.terminal import aside, behind, number, when
 
 TERMS = {
     "settled": "the attribution window has closed; the label is final",
@@ -148,10 +148,13 @@ def verdict(result: Result) -> str:
     """The finding in a sentence, with those whose interval holds 0 or, where there is none, that are within half a percent.
     Nobody can run an oracle."""
     methods = result.summary["methods"]
-    losses = {n: told["settled"]["log_loss"] for n, told in methods.items() if n not in ORACLES}
-    known = {name: loss for name, loss in losses.items() if loss is not None}
+    known = {n: loss for n, t in methods.items() if n not in ORACLES and (loss := t["settled"]["log_loss"]) is not None}
     if not known:
-        return "No row is settled yet: the log is shorter than the attribution window. What follows is tentative."
+        shown = result.summary["events"]["impressions"]
+        why = "the log ends before the window of any judged row has closed" if shown else "no impressions were read"
+        return f"No row is settled yet: {why}. What follows is tentative."
+    if not any(told["settled"]["positives"] for told in methods.values()):
+        return "No settled row has converted, so nothing was learned but the base rate."
     best = min(known, key=lambda name: known[name])
     if len(known) == 1:
         return f"{best} has a settled log loss of {known[best]:.5f}; every row was scored before it was learned."
@@ -165,7 +168,8 @@ def verdict(result: Result) -> str:
     base = "settled" if "settled" in others else min(others, key=lambda name: others[name])
     waits = ", which waits for final labels," if "settled" in (best, base) else ""
     first, second = (waits, "") if best == "settled" else ("", waits)
-    return f"{best}{first} has the lowest settled log loss: that of {base}{second} is {others[base]:.1%} higher.{close}"
+    lowest = f"{best}{first} has the lowest settled log loss{aside(methods)}"
+    return f"{lowest}: that of {base}{second} is {others[base]:.1%} higher.{close}"
 
 
 def _methods(result: Result) -> str:
@@ -178,8 +182,7 @@ def _methods(result: Result) -> str:
     loss, *others = (name for name, _ in FIGURES.values())
     heads = ["method", "rows", "converted", loss, "above best, 1e-4", *others, "tentative log loss", "final"]
     compared = [name for name, show in AGAINST.items() if any(show(told) is not None for told in methods.values())]
-    heads += compared
-    heads += ["weight mean", "max", "clipped", "ESS", "looks", "digest"]
+    heads += [*compared, "weight mean", "max", "clipped", "ESS", "looks", "digest"]
     rows = "".join(_method(result, name, best, compared) for name in methods)
     head = "".join(f'<th scope="col">{head}</th>' for head in heads)
     name = "The methods side by side"
@@ -204,17 +207,16 @@ def _method(result: Result, name: str, best: dict[str, float], compared: list[st
     more = [told["tentative"]["log_loss"], told["tentative"]["share_final"]]
     more += [AGAINST[name](told) for name in compared]
     more += [weights["mean"], weights["max"], weights["clipped_share"], weights["ess_share"], told["looks"]]
-    cells += [f"<td>{number(value)}</td>" for value in more]
+    cells += [f"<td>{number(value)}</td>" for value in more] + [f"<td><code>{told['digest'][:12]}</code></td>"]
     drawn = stroke(result, name)
     style = f"background:{drawn['color']}" if drawn["dash"] == "solid" else f"outline:2px dotted {drawn['color']}"
     dot = f'<span class="dot" style="{style}"></span>'
-    cells.append(f"<td><code>{told['digest'][:12]}</code></td>")
     return f'<tr><th scope="row">{dot}{escape(name)}</th>{"".join(cells)}</tr>'
 
 
 def _section(place: int, chart: Any) -> str:
     if chart.figure is None:
-        drawn = '<p class="empty">Nothing to draw yet: nothing is known that would show it.</p>'
+        drawn = f'<p class="empty">Nothing to draw: {chart.lacking}.</p>'
     else:
         config = {"displayModeBar": False, "responsive": True}
         drawn = chart.figure.to_html(
@@ -222,8 +224,7 @@ def _section(place: int, chart: Any) -> str:
         )
         said = escape(f"Chart: {chart.title}. {chart.reading}")
         drawn = f'<figure role="img" aria-label="{said}">{drawn}</figure><noscript>Charts need JavaScript.</noscript>'
-    head = f'<h2>{escape(chart.title)}</h2><p class="quiet">{escape(chart.reading)}</p>'
-    return f"<section>{head}{drawn}</section>"
+    return f'<section><h2>{escape(chart.title)}</h2><p class="quiet">{escape(chart.reading)}</p>{drawn}</section>'
 
 
 def _events(result: Result) -> str:

@@ -13,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from learner.names import ORACLES
+
 WIDE = 170  # columns of a table that goes to a file
 out = Console(width=None if Console().is_terminal else WIDE)
 err = Console(stderr=True)
@@ -43,6 +45,11 @@ def when(ms: int) -> str:
 def number(value: float | None, digits: int = 4) -> str:
     """A figure, or a dash."""
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+
+
+def aside(methods: Mapping[str, Any]) -> str:
+    """What follows "the lowest" where an oracle, which is never named the best, takes part."""
+    return ", oracle aside" if any(name in methods for name in ORACLES) else ""
 
 
 def behind(told: Mapping[str, Any]) -> str:

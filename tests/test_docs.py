@@ -123,6 +123,12 @@ def test_links_and_scripts_are_there(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_stands_outside_of_lists(page: Path) -> None:
+    """A block that comes right after a list would be read as prose of its last item, all in one line."""
+    assert not re.search(r"^(?:- |\d+\. ).*\n(?: +.*\n)*\n {4}.*", page.read_text(), re.M)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_of_the_pages_have_their_options(page: Path) -> None:
     """Each `belated` line that a page shows names a command that is there, with options that it has."""
     for line in re.findall(r"^    (?:  )?belated (.*)", page.read_text(), re.M):

@@ -61,7 +61,7 @@ def test_the_page_has_them(full: Result, tmp_path: Any) -> None:
 def test_before_the_first_version(full: Result, tmp_path: Any) -> None:
     """The headings stand, and say that there is nothing yet."""
     text = page(full._replace(graph=Versions([], [], None)), tmp_path)
-    assert text.count("Nothing to draw yet") == page(full, tmp_path).count("Nothing to draw yet") + 3
+    assert text.count("Nothing to draw:") == page(full, tmp_path).count("Nothing to draw:") + 3
 
 
 def test_what_was_collected(full: Result) -> None:

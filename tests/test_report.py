@@ -80,7 +80,28 @@ def test_a_log_that_has_not_settled_is_said_to_be_so(events: list[dict[str, Any]
     """Without settled rows the page stands and says what is missing."""
     text = page(result(events, methods=("pq_signals", "vanilla")), tmp_path)
     assert "No row is settled yet" in text
-    assert "Nothing to draw yet" in text
+    assert "Nothing to draw: no label has settled." in text
+    assert ("no impressions were read" in text) == (not events)
+
+
+def test_a_log_without_a_conversion_is_said_to_be_so(tmp_path: Path) -> None:
+    """The verdict claims no winner, calibration is not drawn over nothing, and bars without length have their counts."""
+    from stream.charts import funnel
+
+    told = result([e for e in shop(300, seed=2) if e["type"] != "conversion"], methods=("pq", "vanilla"))
+    text = page(told, tmp_path)
+    assert "No settled row has converted, so nothing was learned" in text
+    assert "lowest settled log loss" not in text
+    assert text.count("Nothing to draw: no settled row has converted.") == 2
+    (bars,) = funnel(told).figure.data
+    assert set(bars.x) == {0}
+    assert set(bars.textposition) == {"outside"}
+
+
+def test_without_a_method_that_weighs_no_weights_are_awaited(tmp_path: Path) -> None:
+    """The picture of the weights says that there will be none."""
+    text = page(result(shop(300, seed=2), methods=("vanilla",)), tmp_path)
+    assert "Nothing to draw: no method here weighs such rows." in text
 
 
 def test_what_was_read_is_the_sum_that_the_page_says(tmp_path: Path) -> None:
@@ -123,6 +144,7 @@ def test_what_could_be_gained_is_in_the_table(tmp_path: Path) -> None:
     text = page(told, tmp_path)
     assert ">log loss over oracle</th>" in text
     assert ">PCOC to true p</th>" not in text
+    assert "lowest settled log loss, oracle aside" in text
 
 
 def test_drifts_are_told(tmp_path: Path) -> None:

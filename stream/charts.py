@@ -79,7 +79,7 @@ def over_time(result: Result) -> Chart:
         text = [f"{n:,.0f} rows" for n in sums[:, 0]]
         figure.add_scatter(x=x, y=sums[:, 3] / sums[:, 0], text=text, **drawn_as(result, name))
     losses = {n: told["settled"]["log_loss"] or 9 for n, told in result.summary["methods"].items() if n not in ORACLES}
-    best = min(losses, key=lambda name: losses[name])
+    best = min(losses, key=lambda name: losses[name], default=ORACLES[0])
     lowest = f"Over the whole log {best} has the lowest log loss{aside(result.summary['methods'])}"
     heading = lowest if len(losses) > 1 else f"Log loss of {best} over time"
     return Chart(heading, f"{reading} One point is {spell(span * HOUR)}.", figure)
@@ -100,7 +100,8 @@ def level_over_time(result: Result) -> Chart:
         drifts = result.summary["methods"][name]["drifts"]
         times += len(drifts)
         marks = {"symbol": "x", "size": 10, "color": stroke(result, name)["color"]}
-        at, level = [_day(drift["hour"]) for drift in drifts], [drift["after"] for drift in drifts]
+        at = [_day(drift["hour"]) for drift in drifts]
+        level = [drift["after"] or drift["before"] or 1 for drift in drifts]
         figure.add_scatter(x=at, y=level, name=f"{name} drifts", mode="markers", marker=marks, showlegend=False)
     figure.add_hline(y=1, line={"dash": "dash", "color": "#8c959f"})
     told = f"Calibration drifted {counted(times, 'times')}" if times else "No drift of calibration was found"

@@ -23,12 +23,13 @@ FEWEST = 5.0  # expected positives of an hour; hours with fewer are taken togeth
 
 
 class Drift(NamedTuple):
-    """``hour``: since 1970, the first after the cut; ``found``: the one that gave it away. PCOC before and after."""
+    """``hour``: since 1970, the first after the cut; ``found``: the one that gave it away. PCOC before and after, None where
+    nothing has converted."""
 
     hour: int
     found: int
-    before: float
-    after: float
+    before: float | None
+    after: float | None
 
 
 def drifts(hours: Mapping[int, Hour]) -> list[Drift]:
@@ -70,5 +71,6 @@ def _grouped(hours: Mapping[int, Hour]) -> list[tuple[int, int, Hour]]:
     return found
 
 
-def _pcoc(window: list[tuple[int, float, Hour]]) -> float:
-    return sum(sums.score_sum for *_, sums in window) / max(1, sum(sums.positives for *_, sums in window))
+def _pcoc(window: list[tuple[int, float, Hour]]) -> float | None:
+    positives = sum(sums.positives for *_, sums in window)
+    return sum(sums.score_sum for *_, sums in window) / positives if positives else None

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from labelstore.refusals import BelatedError
-from learner.names import ORACLES
 from stream.backtest import Result
 from stream.drafts import put
 from stream.progress import PARTS
 from stream.settings import spell
-from stream.terminal import aside, behind, number, when
+from stream.terminal import behind, number, when
+from stream.verdict import verdict
 
 TERMS = {
     "settled": "the attribution window has closed; the label is final",
@@ -140,36 +140,8 @@ def _head(result: Result) -> str:
     )
     return (
         f"<h1>How late labels were treated: {escape(result.summary['log'])}</h1>"
-        f'<p class="quiet">{escape(told)}</p><p class="lead">{escape(verdict(result))}</p>'
+        f'<p class="quiet">{escape(told)}</p><p class="lead">{escape(verdict(result.summary))}</p>'
     )
-
-
-def verdict(result: Result) -> str:
-    """The finding in a sentence, with those whose interval holds 0 or, where there is none, that are within half a percent.
-    Nobody can run an oracle."""
-    methods = result.summary["methods"]
-    known = {n: loss for n, t in methods.items() if n not in ORACLES and (loss := t["settled"]["log_loss"]) is not None}
-    if not known:
-        shown = result.summary["events"]["impressions"]
-        why = "the log ends before the window of any judged row has closed" if shown else "no impressions were read"
-        return f"No row is settled yet: {why}. What follows is tentative."
-    if not any(told["settled"]["positives"] for told in methods.values()):
-        return "No settled row has converted, so nothing was learned but the base rate."
-    best = min(known, key=lambda name: known[name])
-    if len(known) == 1:
-        return f"{best} has a settled log loss of {known[best]:.5f}; every row was scored before it was learned."
-    others = {name: loss / known[best] - 1 for name, loss in known.items() if name != best}
-    intervals = {name: methods[name]["interval"]["behind_best"] for name in others}
-    if methods[best]["behind_best"] == 0 and all(intervals.values()):
-        near, why = [name for name in others if intervals[name][0] <= 0], "the interval holds 0"
-    else:
-        near, why = [name for name, gap in others.items() if gap < 0.005], "under 0.5 %"
-    close = f" {', '.join(near)} cannot be told from it ({why})." if near else ""
-    base = "settled" if "settled" in others else min(others, key=lambda name: others[name])
-    waits = ", which waits for final labels," if "settled" in (best, base) else ""
-    first, second = (waits, "") if best == "settled" else ("", waits)
-    lowest = f"{best}{first} has the lowest settled log loss{aside(methods)}"
-    return f"{lowest}: that of {base}{second} is {others[base]:.1%} higher.{close}"
 
 
 def _methods(result: Result) -> str:

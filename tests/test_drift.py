@@ -41,6 +41,15 @@ def test_few_rows_are_taken_together() -> None:
     assert FEWEST > 20 * 0.01
 
 
+def test_where_nothing_converts_any_more_there_is_no_pcoc() -> None:
+    """Conversions that stop altogether are a drift from a PCOC to none: mean score over share converted is not defined."""
+    calm = hours([1.0] * 300)
+    (found,) = drifts(calm | {470_300 + hour: Hour(400, 0, 40.0, 0.0) for hour in range(100)})
+    assert found.hour == 470_300
+    assert found.before == pytest.approx(1, abs=0.05)
+    assert found.after is None
+
+
 def test_nothing_settled() -> None:
     """No hours, no drift; rows that were all scored 0 or 1 divide by nothing."""
     assert drifts({}) == []

@@ -10,11 +10,12 @@ import pytest
 from learner.names import LIVE
 from strategies import DAY, HOUR, T0, lines
 from stream.backtest import Result, backtest
-from stream.charts import stroke
+from stream.charts import level_over_time, stroke
 from stream.mapping import Topic
 from stream.settings import Settings
 from stream.sources import ListSource
 from stream.terminal import behind
+from stream.verdict import verdict
 from test_loop import shop
 
 pytest.importorskip("plotly", reason="needs the extra `report`: pip install 'belated[report]'")
@@ -119,11 +120,9 @@ def test_what_was_read_is_the_sum_that_the_page_says(tmp_path: Path) -> None:
 def test_the_verdict_is_honest(full: Result) -> None:
     """The best is the one with the lowest loss; those whose interval holds 0 are named, or without intervals those within
     half a percent."""
-    from stream.report import verdict
-
     losses = {name: told["settled"]["log_loss"] for name, told in full.summary["methods"].items()}
     best = min(losses, key=lambda name: losses[name])
-    said = verdict(full)
+    said = verdict(full.summary)
     assert said.startswith(best)
     assert "has the lowest settled log loss" in said
     apart = {name: told["interval"]["behind_best"] for name, told in full.summary["methods"].items() if name != best}
@@ -132,7 +131,7 @@ def test_the_verdict_is_honest(full: Result) -> None:
     assert said.endswith(f" {', '.join(near)} cannot be told from it (the interval holds 0)." if near else "higher.")
     for told in (methods := copy.deepcopy(full.summary["methods"])).values():
         told["interval"]["behind_best"] = None
-    said = verdict(full._replace(summary=full.summary | {"methods": methods}))
+    said = verdict(full.summary | {"methods": methods})
     near = [name for name, loss in losses.items() if name != best and loss / losses[best] < 1.005]
     assert said.endswith(f" {', '.join(near)} cannot be told from it (under 0.5 %)." if near else "higher.")
 
@@ -158,6 +157,22 @@ def test_drifts_are_told(tmp_path: Path) -> None:
     assert abs(drift["hour"] * HOUR - change) < DAY
     assert drift["after"] > 2 * drift["before"]
     assert "<h2>Calibration drifted" in page(told, tmp_path)
+
+
+def test_a_drift_after_which_nothing_converts_is_drawn(full: Result) -> None:
+    """Without a PCOC after a drift its cross is at the one before."""
+    summary = copy.deepcopy(full.summary)
+    summary["methods"]["pq"]["drifts"] = [{"hour": T0 // HOUR, "found": T0 // HOUR + 9, "before": 1.25, "after": None}]
+    drawn = level_over_time(full._replace(summary=summary)).figure.data
+    assert next(trace.y for trace in drawn if trace.name == "pq drifts") == (1.25,)
+
+
+def test_oracle_alone_has_a_page(tmp_path: Path) -> None:
+    """With nobody beside the oracle there is nothing to compare; the page says so, and does not blame the log."""
+    told = result(shop(1500, seed=1), methods=("oracle",))
+    assert told.summary["methods"]["oracle"]["settled"]["rows"]
+    assert verdict(told.summary).startswith("Only oracle has run")
+    assert "<h2>Log loss of oracle over time" in page(told, tmp_path)
 
 
 def test_who_cannot_see_is_told(full: Result, tmp_path: Path) -> None:

@@ -30,11 +30,20 @@ def results(summary: Mapping[str, Any]) -> None:
             f"no room for {', '.join(hidden)}: see --json or --html, or a wider terminal", style="dim", highlight=False
         )
     for name, told in methods.items():
-        drifts = [f"{when(d['hour'] * HOUR)} (PCOC {d['before']:.2f} to {d['after']:.2f})" for d in told["drifts"][-3:]]
-        if drifts:
+        if drifts := [drifted(drift) for drift in told["drifts"][-3:]]:
             said = f"calibration of {name} drifted: {', '.join(drifts)} UTC"
             out.print(said, style="yellow", highlight=False, markup=False, soft_wrap=True)
     _read(summary, next(iter(methods.values())))
+
+
+def drifted(drift: Mapping[str, Any]) -> str:
+    """When, from which PCOC to which.
+
+    >>> drifted({"hour": 420768, "before": 1.0, "after": None})
+    '2018-01-01 (PCOC 1.00 to no conversions)'
+    """
+    before, after = ("no conversions" if p is None else f"{p:.2f}" for p in (drift["before"], drift["after"]))
+    return f"{when(drift['hour'] * HOUR)} (PCOC {before} to {after})"
 
 
 def _any(methods: Mapping[str, Any], name: str) -> bool:

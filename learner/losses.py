@@ -46,7 +46,8 @@ def log_left(log_rate: Tensor, age: Tensor) -> Tensor:
 
 
 def delay_information(log_rate: Tensor) -> Tensor:
-    """What one delay tells of log lam: the variance of lam h, 1 - lam^2 exp(-lam) / (1 - exp(-lam))^2. Shapes [B] -> [B]."""
+    """What one delay tells of log lam: the variance of lam h, 1 - lam^2 exp(-lam) / (1 - exp(-lam))^2, .01 at least.
+    Shapes [B] -> [B]."""
     rate = _rate(log_rate)
     return (1 - rate.square() * torch.exp(-rate) / torch.expm1(-rate).square()).clamp(min=0.01)
 

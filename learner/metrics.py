@@ -19,7 +19,7 @@ GROUPS = 20  # of equal size, for the calibration error
 class Metrics:
     """Counts and sums over (score, label) pairs.
 
-    ``counts`` [2, bins]: rows of label 0 and 1 by logit. ``sums``: of scores, of log losses. ``scores`` [bins]: of scores.
+    ``counts`` [2, bins]: rows of label 0 and 1 by logit. ``scores`` [bins]: sums of scores. ``loss``: sum of log losses.
 
     >>> m = Metrics()
     >>> m.add(np.array([0.1, 0.8]), np.array([0, 1]))

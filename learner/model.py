@@ -169,9 +169,9 @@ class ConversionModel:
 
             C_j *= (sum of p (1 - p) after + k r) / (sum before + k),   k = FEW times the mean before
 
-        over the rows of the batch with input j; r is the same ratio over all of them, with k in place of k r. Delayed
-        positives come after the negatives of their impressions: with the curvature of the low level that those left behind,
-        a run of them would overshoot.
+        over the rows of the batch with the hashed value j; r is the same ratio over all of them, with k in place of k r.
+        Slopes and intercept, which all rows share, take r itself. Delayed positives come after the negatives of their
+        impressions: with the curvature of the low level that those left behind, a run of them would overshoot.
         """
         was, now = before * (1 - before), after * (1 - after)
         believed = FEW * was.mean().clamp(min=TINY)

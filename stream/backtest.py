@@ -98,7 +98,8 @@ def backtest(
 def several(seeds: int, log: str, source: Source, settings: Settings, **how: Any) -> Result:
     """The backtest again for ``seeds`` seeds, from that of the settings on: means of the settled metrics, one interval.
 
-    Charts, weights and digests are those of the first seed; each seed's settled metrics are in ``seeds``.
+    Charts, weights, digests, drifts and tentative figures are those of the first seed; each seed's settled metrics are in
+    ``seeds``.
     """
     results: list[Result] = []
     for seed in range(settings.seed, settings.seed + seeds):

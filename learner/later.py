@@ -39,7 +39,7 @@ class Later(NamedTuple):
 
 def init(buckets: int, elapsed: float, window: float) -> Later:
     """Nothing has settled: all x alike."""
-    ages = torch.tensor([max(elapsed, TICK), *schedules.ages(elapsed, window).ages]).double()
+    ages = torch.tensor([max(elapsed, TICK), *schedules.ages(elapsed, window).ages], dtype=torch.float64)
     shares = delay.prior(torch.cat([torch.zeros(1).double(), ages]), window).diff()
     return Later(ages, *regression.init(buckets, shares), torch.zeros_like(ages), torch.tensor(0.0).double())
 

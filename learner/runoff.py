@@ -70,13 +70,15 @@ class RunOff(NamedTuple):
 def init(elapsed: float, window: float) -> RunOff:
     """Nothing is known. ``elapsed``: age of the first look, s; ``window``: attribution window, s."""
     elapsed = max(elapsed, TICK)  # what converts at once is known at the first look, though that be at once
-    edges = torch.tensor(sorted({0.0, elapsed, window, *(window / 2**k for k in range(1, BUCKETS))})).double()
+    edges = torch.tensor(
+        sorted({0.0, elapsed, window, *(window / 2**k for k in range(1, BUCKETS))}), dtype=torch.float64
+    )
     buckets, bins, cohorts = len(edges) - 1, len(BINS) + 1, COHORTS + 2
     belief = _belief(edges)
     later = _from(belief).clamp(min=1e-9)
     return RunOff(
         edges,
-        torch.searchsorted(edges, torch.tensor(elapsed).double()),
+        torch.searchsorted(edges, torch.tensor(elapsed, dtype=torch.float64)),
         torch.zeros(cohorts, bins, buckets, SETS).double(),
         torch.zeros(cohorts, bins, SETS).double(),
         torch.zeros(buckets, SETS).double(),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from learner import delay, runoff, triangle
+from learner import delay, later, runoff, triangle
 from learner.batch import KINDS, Batch, Look, Rows
 from learner.model import MOVES
 
@@ -207,6 +207,16 @@ def test_an_age_of_whole_milliseconds_is_at_its_edge() -> None:
     assert float(runoff.trust(state, torch.tensor([14.06]).double())) < float(runoff.trust(state, edges[:1]))
 
 
+def test_waits_of_odd_milliseconds_are_edges_to_the_millisecond() -> None:
+    """Above 60,000 s single precision has no milliseconds: what converts at the first look would fall after it."""
+    window = 14 * 86_400.0
+    for milliseconds in range(60_000_001, 400_000_000, 1_234_567):
+        elapsed = milliseconds / 1000
+        state = runoff.init(elapsed, window)
+        assert float(state.edges[state.first]) == elapsed
+        assert float(later.init(8, elapsed, window).ages[0]) == elapsed
+
+
 def test_what_converts_at_once_was_never_pending() -> None:
     """With a first look at the impression, conversions of that moment are known at it and never wait."""
     log, state = simulate(World()), runoff.init(0.0, WINDOW)
@@ -217,9 +227,9 @@ def test_what_converts_at_once_was_never_pending() -> None:
         told = batch(log, some, look, at[some])
         state = runoff.update(state, told._replace(elapsed=0 * told.elapsed), log.f[some])
     facts = runoff._facts(state, float(log.shown[20_000]))
-    later = (log.delay[rows] > 0) & (log.shown + log.delay < log.shown[20_000])[rows]
+    after = (log.delay[rows] > 0) & (log.shown + log.delay < log.shown[20_000])[rows]
     assert float(state.pending.sum()) == float((log.delay[rows] > 0).sum())
-    assert float(facts.pending.sum()) >= float(state.pending.sum() - later.sum())
+    assert float(facts.pending.sum()) >= float(state.pending.sum() - after.sum())
 
 
 def test_old_cohorts_fall_out_and_are_kept_in_sum() -> None:

@@ -29,6 +29,9 @@ TIMEOUT = 5.0  # seconds a client may take for each part of what it asks
 CLIENTS = 64  # at once
 
 
+Learners = Mapping[str, Mapping[str, float | None]]  # name -> figures
+
+
 class Status(NamedTuple):
     """How the daemon stands. Times in ms since 1970; ``None`` where nothing is known yet.
 
@@ -46,7 +49,7 @@ class Status(NamedTuple):
     gone: int
     commit: int
     committed: int | None
-    learners: Mapping[str, Mapping[str, float | None]]
+    learners: Learners
     graph: Mapping[str, float | None] | None = None
 
 
@@ -112,27 +115,34 @@ class Health(Collector):
         lag = GaugeMetricFamily("belated_consumer_lag_records", "Records not read yet.", labels=["partition"])
         for partition, behind in sorted(s.lag.items()):
             lag.add_metric([partition], behind)
-        found: list[Metric] = [records, lag]
+        lost = "Records that retention had deleted before this process read them."
+        gone = CounterMetricFamily("belated_retention_lost_records", lost, value=s.gone)
+        found: list[Metric] = [records, lag, gone]
         for name, about, value in (
             ("ready", "1 if the daemon does its work.", float(self.ready)),
             ("waiting_records", "Records read that have not passed.", s.waiting),
             ("event_time_lag_seconds", "From the event time that has passed to now.", self.event_time_lag()),
-            ("retention_lost_records", "Records that retention had deleted before this process read them.", s.gone),
             ("checkpoint_number", "Of the last commit.", s.commit),
             ("checkpoint_timestamp_seconds", "When the last commit was made.", s.committed and s.committed / 1000),
         ):
             if value is not None:
                 found.append(GaugeMetricFamily(f"belated_{name}", about, value=value))
         found += _of_graph(s.graph or {}, (before.graph or {}).get("refused") or 0)
-        figures: dict[str, GaugeMetricFamily] = {}
-        for learner, told in sorted(s.learners.items()):
-            for figure, number in told.items():
-                family = figures.setdefault(
-                    figure, GaugeMetricFamily(f"belated_{figure}", ABOUT.get(figure, figure), labels=["learner"])
-                )
-                if number is not None:
-                    family.add_metric([learner], number)
-        return [*found, *figures.values()]
+        return found + _of_learners(s.learners, before.learners)
+
+
+def _of_learners(told: Learners, before: Learners) -> list[Metric]:
+    """``before``: how they stood when this process began."""
+    found: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+    for learner, figures in sorted(told.items()):
+        for figure, value in figures.items():
+            counts = figure in COUNTS
+            kind = CounterMetricFamily if counts else GaugeMetricFamily
+            family = found.setdefault(figure, kind(f"belated_{figure}", ABOUT.get(figure, figure), labels=["learner"]))
+            if value is not None:
+                began = before.get(learner, {}).get(figure) if counts else None
+                family.add_metric([learner], value - (began or 0))
+    return list(found.values())
 
 
 def _of_graph(told: Mapping[str, float | None], refused: float) -> list[Metric]:
@@ -151,9 +161,10 @@ ABOUT_GRAPH = {
     "age_seconds": "Event time since the midnight up to which that version knows.",
     "refused": "Versions that were learned since this process began and must not be served.",
 }
+COUNTS = ("steps", "looks")
 ABOUT = {
-    "steps": "Steps learned.",
-    "looks": "Looks learned from.",
+    "steps": "Steps learned since this process began.",
+    "looks": "Looks learned from since this process began.",
     "settled_rows": "Rows judged on their final labels.",
     "settled_log_loss": "Log loss of settled rows; every row was scored before it was learned.",
     "settled_auc": "AUC of settled rows.",

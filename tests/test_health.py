@@ -1,6 +1,7 @@
 """The health endpoints, asked over a real socket."""
 
 import json
+import re
 import socket
 import struct
 import threading
@@ -23,7 +24,7 @@ from learner.graph import training
 from learner.graph.methods import GRAPH_METHODS, GraphMethod
 from strategies import DAY
 from stream.daemon import status_of
-from stream.health import ABOUT, ALIVE, CLIENTS, NOTHING, Health, Server, Status
+from stream.health import ABOUT, ABOUT_GRAPH, ALIVE, CLIENTS, COUNTS, NOTHING, Health, Server, Status
 from stream.loop import Loop
 from stream.progress import KINDS
 from stream.sources import ListSource, Partition
@@ -115,6 +116,25 @@ def test_counters_begin_at_nought_and_all_at_once(health: tuple[Health, int]) ->
     assert (found["belated_records_total", "read"], found["belated_records_total", "late"]) == (3, 1)
 
 
+def test_steps_and_looks_are_counted_from_when_the_process_began(health: tuple[Health, int]) -> None:
+    """As records are: one learner had learned before, the other is new."""
+    told, port = health
+    told.publish(STATUS._replace(learners={"pq": {"steps": 40, "looks": 9000, "settled_rows": 7}}))
+    told.publish(STATUS._replace(learners={name: {"steps": 42, "looks": 9512} for name in ("hybrid", "pq")}))
+    found = metrics(port)
+    assert [found[f"belated_{name}_total", "pq"] for name in COUNTS] == [2, 512]
+    assert [found[f"belated_{name}_total", "hybrid"] for name in COUNTS] == [42, 9512]
+
+
+def test_the_docs_name_every_metric(health: tuple[Health, int]) -> None:
+    """docs/kafka.md has all that are served, and no other."""
+    told, port = health
+    learners = {"pq": dict.fromkeys(ABOUT, 1.0)}
+    told.publish(STATUS._replace(graph=dict.fromkeys(ABOUT_GRAPH, 1.0), learners=learners))
+    page = (Path(__file__).parent.parent / "docs" / "kafka.md").read_text()
+    assert set(re.findall(r"`(belated_\w+)`", page)) == {name[0] for name in metrics(port)}
+
+
 def test_who_hangs_up_is_no_traceback(health: tuple[Health, int], capfd: pytest.CaptureFixture[str]) -> None:
     """Nothing is said, and the next one is answered."""
     _, port = health
@@ -136,15 +156,17 @@ def test_metrics_are_what_prometheus_reads(health: tuple[Health, int]) -> None:
     assert samples["belated_consumer_lag_records", "signals/0"] == 4
     assert samples["belated_ready",] == 1
     assert samples["belated_waiting_records",] == 3
-    assert samples["belated_retention_lost_records",] == 5
+    assert samples["belated_retention_lost_records_total",] == 5
     assert samples["belated_checkpoint_number",] == 7
     assert samples["belated_checkpoint_timestamp_seconds",] == 1_700_000_100
     assert samples["belated_event_time_lag_seconds",] > 0
     assert samples["belated_graph_version",] == 3
     assert samples["belated_graph_age_seconds",] == 60.5
     assert samples["belated_graph_refused_total",] == 2
-    for figure in ABOUT:
+    for figure in ABOUT.keys() - COUNTS:
         assert samples.get((f"belated_{figure}", "pq_signals")) == (None if figure == "settled_auc" else 0.5)
+    for figure in COUNTS:
+        assert samples[f"belated_{figure}_total", "pq_signals"] == 0
 
 
 def test_status_is_json(health: tuple[Health, int]) -> None:

@@ -21,7 +21,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 HOUR = 3_600_000
 POINTS = 60  # of a line over time, at most
 LETTERS = 24  # of a name in a picture
-UNCONVERTED = "no settled row has converted"
+UNSETTLED, UNCONVERTED = "no label has settled", "no settled row has converted"
 TICKS = {"1m": 60, "10m": 600, "1h": 3600, "6h": 21_600, "1d": 86_400, "7d": 604_800, "30d": 2_592_000}
 
 
@@ -31,7 +31,7 @@ class Chart(NamedTuple):
     title: str
     reading: str
     figure: Any
-    lacking: str = "no label has settled"
+    lacking: str = UNSETTLED
 
 
 def stroke(result: Result, name: str) -> dict[str, str]:
@@ -45,6 +45,11 @@ def drawn_as(result: Result, name: str) -> dict[str, Any]:
     symbol = MARKS[list(result.summary["methods"]).index(name) % len(MARKS)]
     marker = {"symbol": symbol, "size": 7}
     return {"name": name, "mode": "lines+markers", "line": stroke(result, name), "marker": marker}
+
+
+def _lacking(result: Result) -> str:
+    """Why there is nothing to draw of conversions."""
+    return UNCONVERTED if any(result.hours.values()) else UNSETTLED
 
 
 def _spans(result: Result) -> tuple[int, dict[str, Any]] | None:
@@ -81,7 +86,9 @@ def over_time(result: Result) -> Chart:
     losses = {n: told["settled"]["log_loss"] or 9 for n, told in result.summary["methods"].items() if n not in ORACLES}
     best = min(losses, key=lambda name: losses[name], default=ORACLES[0])
     lowest = f"Over the whole log {best} has the lowest log loss{aside(result.summary['methods'])}"
-    heading = lowest if len(losses) > 1 else f"Log loss of {best} over time"
+    alone = f"Log loss of {best} over time" if len(losses) < 2 else "Log loss over time"
+    converted = any(told["settled"]["positives"] for told in result.summary["methods"].values())
+    heading = lowest if len(losses) > 1 and converted else alone
     return Chart(heading, f"{reading} One point is {spell(span * HOUR)}.", figure)
 
 
@@ -90,7 +97,7 @@ def level_over_time(result: Result) -> Chart:
     reading = "Mean score over share converted; 1 is calibrated. A cross is where ADWIN sees a drift begin."
     found = _spans(result)
     if found is None or not any(sums[:, 1].any() for _, sums in found[1].values()):
-        return Chart("Calibration over time", reading, None, UNCONVERTED)
+        return Chart("Calibration over time", reading, None, _lacking(result))
     figure = blank("shown", "PCOC")
     times = 0
     for name, (x, sums) in found[1].items():
@@ -123,7 +130,7 @@ def calibration(result: Result) -> Chart:
         xs, ys = [p for p, _, _ in kept], [y for _, y, _ in kept]
         figure.add_scatter(x=xs, y=ys, text=text, **drawn_as(result, name))
     if not seen:
-        return Chart("Calibration", reading, None, UNCONVERTED)
+        return Chart("Calibration", reading, None, _lacking(result))
     _diagonal(figure, min(seen), max(seen))
     ticks = {
         "type": "log",
@@ -149,7 +156,7 @@ def delays(result: Result) -> Chart:
     learned = "The curve begins as a belief, and is learned from conversions as they arrive. " if result.curve else ""
     reading = f"{learned}The dotted line is the first look: what is right of it comes late."
     if not known and not result.curve:
-        return Chart("How late conversions come", reading, None, UNCONVERTED)
+        return Chart("How late conversions come", reading, None, _lacking(result))
     figure.add_vline(x=wait or window / 10_000, line_dash="dot", line_color="#555555")
     ticks: dict[str, float] = {name: at for name, at in TICKS.items() if window / 10_000 <= at <= window / 1.5}
     ticks[spell(result.settings.window)] = window

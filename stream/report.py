@@ -60,7 +60,6 @@ p { margin: .3rem 0 .8rem }
 .quiet, dd { color: #57606a }
 .scroll { overflow-x: auto; width: min(96vw, 1560px); margin-left: 50%; transform: translateX(-50%) }
 .scroll table { margin: 0 auto }
-caption { text-align: left; color: #57606a; padding: .2rem .6rem }
 figure { margin: 0 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem }
 th, td { padding: .35rem .6rem; text-align: right; border-bottom: 1px solid #d8dee4; white-space: nowrap }
@@ -159,8 +158,8 @@ def _methods(result: Result) -> str:
     head = "".join(f'<th scope="col">{head}</th>' for head in heads)
     name = "The methods side by side"
     return (
-        f'<h2>{name}</h2><div class="scroll" role="region" aria-label="{name}" tabindex="0"><table>'
-        "<caption>All read the log once, together, from the same start weights. Best figures are bold.</caption>"
+        f'<h2>{name}</h2><p class="quiet">All read the log once, together, from the same start weights. Best figures are '
+        f'bold.</p><div class="scroll" role="region" aria-label="{name}" tabindex="0"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 

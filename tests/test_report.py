@@ -82,6 +82,7 @@ def test_a_log_that_has_not_settled_is_said_to_be_so(events: list[dict[str, Any]
     text = page(result(events, methods=("pq_signals", "vanilla")), tmp_path)
     assert "No row is settled yet" in text
     assert "Nothing to draw: no label has settled." in text
+    assert "no settled row has converted" not in text
     assert ("no impressions were read" in text) == (not events)
 
 
@@ -94,6 +95,7 @@ def test_a_log_without_a_conversion_is_said_to_be_so(tmp_path: Path) -> None:
     assert "No settled row has converted, so nothing was learned" in text
     assert "lowest settled log loss" not in text
     assert text.count("Nothing to draw: no settled row has converted.") == 2
+    assert "has the lowest log loss" not in text
     (bars,) = funnel(told).figure.data
     assert set(bars.x) == {0}
     assert set(bars.textposition) == {"outside"}

@@ -111,7 +111,8 @@ def level_over_time(result: Result) -> Chart:
         level = [drift["after"] or drift["before"] or 1 for drift in drifts]
         figure.add_scatter(x=at, y=level, name=f"{name} drifts", mode="markers", marker=marks, showlegend=False)
     figure.add_hline(y=1, line={"dash": "dash", "color": "#8c959f"})
-    told = f"Calibration drifted {counted(times, 'times')}" if times else "No drift of calibration was found"
+    often = "once" if times == 1 else counted(times, "times")
+    told = f"Calibration drifted {often}" if times else "No drift of calibration was found"
     return Chart(told, reading, figure)
 
 

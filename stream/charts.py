@@ -214,7 +214,6 @@ def weights(result: Result) -> Chart:
         lacking = weighed if result.deciles else "no method here weighs such rows"
         return Chart("Were the weights right?", reading, None, lacking)
     _diagonal(figure, min(seen), max(seen))
-    figure.update_yaxes(tickformat=".1%")
     return Chart("Were the weights right?", reading, figure)
 
 

@@ -9,8 +9,9 @@ and a second connection to the label store asks every 20 ms whether there is a n
 that was sent and its look are looked up. So the figures are of what another process can see, and up to 20 ms too high.
 
     committed   the purchase has passed, that is: every partition has come to a later time, and this is committed
-    learned     the look at it was in a gradient step, and the weights are committed. Steps take 256 looks, here at the
-                rate of the impressions and purchases, so this includes the wait until a batch is full
+    learned     the look at it was in a gradient step, and the weights are committed. Of `pq_signals`, which looks at every
+                purchase; the default looks at fixed ages, and learns of a purchase at the next of them. Steps take 256
+                looks, here at the rate of the impressions and purchases, so this includes the wait until a batch is full
 
 Both include the wait for the next commit (`store.every`). Prints p50, p99 and maximum for each setting of it.
 """
@@ -37,6 +38,7 @@ from labelstore.store import existing
 
 PARTITIONS, EVERY, AFTER = 2, 20, 6.0  # of a topic; impressions for each purchase; seconds from impression to purchase
 WARM_UP = 8.0  # seconds of stream before purchases count
+LEARNER = {"methods": ["pq_signals"], "window": "1d", "wait": "5s"}
 ASK = 0.02  # seconds between two questions for a new commit
 
 
@@ -110,7 +112,7 @@ def measure(server: str, folder: Path, every: str, asked: Any) -> None:
     topics = {name: f"{name}-{os.getpid()}-{every}" for name in TOPICS}
     store: dict[str, Any] = {"url": f"sqlite:///{folder}/{every}.db", "every": every}
     kafka = {"servers": [server], "idle_after": "2s", **topics}
-    file = configure(folder / f"{every}.toml", kafka=kafka, store=store, learner={"window": "1d", "wait": "5s"})
+    file = configure(folder / f"{every}.toml", kafka=kafka, store=store, learner=LEARNER)
     create(server, topics.values(), PARTITIONS)
     daemon, shop = Daemon(file, folder / "said"), Shop(server, topics, asked.rate, asked.purchases)
     daemon.ready()

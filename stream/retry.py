@@ -22,7 +22,7 @@ from stream.codec import Codec, DeadLetter
 from stream.envelope import parse, spell
 from stream.files import LONGEST, FileSource
 from stream.settings import Settings
-from stream.sources import Partition, Record
+from stream.sources import Partition, Record, SourceError
 from stream.workspace import alone, known_folder
 
 BLOCK = 500  # letters appended and marked at a time
@@ -59,8 +59,29 @@ def retry(url: str, source: FileSource, chosen: "Choice", value: bytes | None = 
         found = Retried({}, {}, {p: n for p, n in places.items() if n is not None and not chosen.again})
         for partition in sorted({Partition(p.topic, p.partition) for p in open_}):
             mine = [p for p in open_ if (p.topic, p.partition) == partition]
-            _Writer(url, source, partition, codec, found).write(mine, value)
+            writer = _Writer(url, source, partition, codec, found)
+            _same(source, partition, checkpoint)
+            writer.write(mine, value)
         return found
+
+
+def _same(source: FileSource, partition: Partition, checkpoint: Checkpoint | None) -> None:
+    """Whether what the store has read of a partition is in the log: else no replay would read what is appended.
+
+    Raises:
+        SourceError: it is not. For the store of a daemon no log on disk is the one, nor an export of its topics.
+    """
+    offsets, marks = (
+        {Partition(topic, n): found for topic, n, found in checkpoint.progress.get(name, [])} if checkpoint else {}
+        for name in ("offsets", "marks")
+    )
+    try:
+        source.seek(offsets, marks)
+        source.poll(1, frozenset(source.partitions()) - {partition})
+    except SourceError as error:
+        raise SourceError(
+            f"{error}; a daemon's store has no log: correct the record, and `belated produce` it"
+        ) from None
 
 
 def _codec(checkpoint: Checkpoint | None, strict: bool) -> Codec:

@@ -251,10 +251,18 @@ def test_no_room_for_a_line(tmp_path: Path) -> None:
 
 
 def test_another_log_is_noticed(folder: Path) -> None:
-    """Where the log has another record at the place, it is another log: nothing is appended."""
+    """Where the log has another record at the place, or where the store stands, it is another: nothing is appended."""
     file = folder / "log/events/0.jsonl"
-    file.write_bytes(b"\n".join(lines(SHOWN)))
+    there = file.read_bytes()
+    file.write_bytes(there.replace(LETTERS[5], lines(SHOWN)[0]))
     assert set(again(folder, 5, value=json.dumps(MENDED).encode()).refused) == {retrying.ELSEWHERE}
+    for other, said in ((lines(SHOWN), "and it ends before"), ([*there.splitlines()[:-1], b"{}"], "is not the one")):
+        file.write_bytes(b"\n".join(other) + b"\n")
+        with pytest.raises(
+            SourceError, match=rf"0\.jsonl: .*{said}.*a daemon's store has no log: .* `belated produce`"
+        ):
+            again(folder, 5, value=json.dumps(MENDED).encode())
+        assert file.read_bytes() == b"\n".join(other) + b"\n"
     (folder / "log/events").rename(folder / "log/clicks")
     with pytest.raises(SourceError, match=r"no partition events/0; it has clicks/0; give the log that was replayed"):
         again(folder, 5, value=json.dumps(MENDED).encode())

@@ -14,14 +14,14 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from labelstore.address import EXPECTED
 from labelstore.refusals import BelatedError
-from stream.environment import BETWEEN, PREFIX, heard, over, variable
+from stream.environment import BETWEEN, PREFIX, heard, over, variable, whose
 from stream.mapping import Topic
 from stream.settings import UNITS, Duration, Settings, as_written, sentence
 from stream.start import start as begin
@@ -104,8 +104,13 @@ class Kafka(Part):
             )
         if self.dead_letters in self.topics:
             raise ValueError(f"dead_letters {self.dead_letters!r} is one of the topics that are read; name another")
-        begin(self.start, now=0)
         return self
+
+    @field_validator("start")
+    @classmethod
+    def _begins(cls, start: str) -> str:
+        begin(start, now=0)
+        return start
 
 
 class Store(Part):
@@ -210,7 +215,8 @@ def load(file: Path | None, without: tuple[str, ...] = ()) -> Config:
     try:
         return Config(**{name: part for name, part in found.items() if name not in without})
     except ValidationError as error:
-        raise ConfigError("; ".join(_sentences(file, above, error))) from None
+        problems = error.errors(include_url=False)
+        raise ConfigError("; ".join(_sentence(one, file, found, above) for one in problems)) from None
 
 
 def told(file: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -236,13 +242,7 @@ def told(file: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
     return over(above, as_written(Config, written)), above
 
 
-def _sentences(file: Path | None, above: dict[str, Any], error: ValidationError) -> list[str]:
-    found = []
-    for problem in error.errors(include_url=False):
-        place = [str(part) for part in problem["loc"]]
-        inside = len(place) > 1 and place[1] in above.get(place[0], ())
-        where = [variable(".".join(place[:2]))] if inside else [str(file or ""), ".".join(place)]
-        unknown = problem["type"] == "extra_forbidden"
-        said = "there is no such key; `belated config init` shows all there are" if unknown else sentence(problem)
-        found.append(": ".join(filter(None, (*where, said))))
-    return found
+def _sentence(problem: Any, file: Path | None, told: dict[str, Any], above: dict[str, Any]) -> str:
+    unknown = problem["type"] == "extra_forbidden"
+    said = "there is no such key; `belated config init` shows all there are" if unknown else sentence(problem)
+    return ": ".join(filter(None, (*whose([str(part) for part in problem["loc"]], file, told, above), said)))

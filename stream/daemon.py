@@ -4,6 +4,7 @@ SIGTERM or SIGINT: finish what was begun, commit, leave; within `DEADLINE`, or e
 the last commit. A second signal: at once.
 """
 
+import errno
 import json
 import os
 import select
@@ -30,6 +31,7 @@ from stream.workspace import opened
 DEADLINE = 30.0  # seconds from the first signal to the end
 AT_ONCE = 130  # status after a second signal, or past the deadline
 BETWEEN = 1.0  # seconds between two statuses
+PORT = (errno.EADDRINUSE, errno.EACCES)  # what is wrong with a port; else it is the host
 SAID = 60.0  # seconds between two lines of progress in the log
 
 
@@ -160,7 +162,8 @@ def _serve(health: Health, config: Config) -> Server:
         return Server(health, config.http.host, config.http.port)
     except OSError as error:
         place = f"{config.http.host}:{config.http.port}"
-        raise ConfigError(f"http: cannot listen on {place} ({error.strerror}); name another http.port, or 0") from None
+        remedy = "name another http.port, or 0" if error.errno in PORT else "correct http.host"
+        raise ConfigError(f"http: cannot listen on {place} ({error.strerror}); {remedy}") from None
 
 
 class _Telling:

@@ -1,8 +1,9 @@
 """Settings in the environment: their names, what they say, and of those that are not heard, what they were meant to be."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
@@ -29,11 +30,23 @@ def heard(model: type[BaseSettings]) -> dict[str, Any]:
     keys = {name: getattr(field.annotation, "model_fields", ()) for name, field in model.model_fields.items()}
     if wrong := list(misspelt(os.environ, keys)):
         raise ValueError("; ".join(wrong))
+    source = EnvSettingsSource(model)
     try:
-        return EnvSettingsSource(model)()
-    except SettingsError as error:
+        return source()
+    except SettingsError:
         example = f"{variable('kafka.servers')}='[\"host:9092\"]'"
-        raise ValueError(f"{PREFIX}*: {error}; lists and tables are JSON there, as in {example}") from None
+        names = ", ".join(_unread(source))
+        raise ValueError(f"{names}: not JSON; lists and tables are JSON there, as in {example}") from None
+
+
+def _unread(source: EnvSettingsSource) -> Iterator[str]:
+    """The variables that a source cannot read."""
+    for name, value in sorted(source.env_vars.items()):
+        source.env_vars = {name: value}
+        try:
+            source()
+        except SettingsError:
+            yield name.upper()
 
 
 def over(above: Any, below: Any) -> Any:
@@ -45,6 +58,29 @@ def over(above: Any, below: Any) -> Any:
     if not (isinstance(above, dict) and isinstance(below, dict)):
         return above
     return below | {name: over(value, below.get(name)) for name, value in above.items()}
+
+
+def whose(place: Sequence[str], file: Path | None, told: dict[str, Any], above: dict[str, Any]) -> list[str]:
+    """Who said what does not fit: a variable or the file; of keys that do not go together, all who said one.
+
+    Args:
+        place: the section and key. told: what file and environment say. above: what of it the environment says.
+
+    >>> whose(["http", "port"], Path("b.toml"), {"http": {"port": 0}}, {})
+    ['b.toml', 'http.port']
+    >>> whose(["learner"], Path("b.toml"), {"learner": {"wait": "9d", "window": "1d"}}, {"learner": {"wait": "9d"}})
+    ['BELATED_LEARNER__WAIT, b.toml', 'learner']
+    """
+    section, written = place[0] if place else "", [str(file or ""), ".".join(place)]
+    said = above.get(section, {})
+    if not isinstance(said, dict):
+        return [variable(section)]
+    if len(place) > 1:
+        return [variable(".".join(place[:2]))] if place[1] in said else written
+    names = [variable(f"{section}.{key}") for key in said]
+    if names and file and told[section].keys() - said.keys():
+        names.append(str(file))
+    return [", ".join(names), section] if names else written
 
 
 def misspelt(environment: Mapping[str, str], keys: Mapping[str, Iterable[str]]) -> Iterator[str]:

@@ -216,6 +216,27 @@ def test_the_environment_is_heard_with_a_file_and_without(tmp_path: Path, monkey
     assert [file.name for file in tmp_path.glob("*.db")] == ["c.db"]
 
 
+def test_what_is_wrong_in_the_environment_is_said_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of the file beside it: of keys that do not go together, of a section that is none, of what is not JSON."""
+    file = tmp_path / "belated.toml"
+    file.write_text('[kafka]\nidle_after = "9s"\n[learner]\nwindow = "3d"\n')
+    for name, value, said in (
+        ("KAFKA__START", "ts=noon", "BELATED_KAFKA__START: 'noon' is not a time"),
+        ("STORE__URL", "postgresql://u:pw@h/d", "BELATED_STORE__URL: store: the url holds a password"),
+        ("LEARNER__WAIT", "4d", f"BELATED_LEARNER__WAIT, {file}: learner: wait 4d is not shorter than window 3d"),
+        ("HTTP", "5", "BELATED_HTTP: Input should be"),
+        ("KAFKA__SERVERS", "a:1", "BELATED_KAFKA__SERVERS: not JSON; lists and tables are JSON there"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv("BELATED_HTTP__PORT", "9000")
+            patch.setenv(f"BELATED_{name}", value)
+            with pytest.raises(ConfigError, match="^" + re.escape(said)):
+                load(file)
+    file.write_text('[kafka]\nstart = "last=noon"\n')
+    with pytest.raises(ConfigError, match=r"belated\.toml: kafka\.start: 'noon' is not a duration"):
+        load(file)
+
+
 def test_a_service_of_kubernetes_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     """It puts variables of its own into the environment of every container."""
     monkeypatch.setenv("BELATED_HTTP_PORT", "tcp://10.96.0.7:8080")

@@ -23,7 +23,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from learner.graph import training
 from learner.graph.methods import GRAPH_METHODS, GraphMethod
 from strategies import DAY
-from stream.daemon import status_of
+from stream.config import Config, ConfigError, Http
+from stream.daemon import run, status_of
 from stream.health import ABOUT, ABOUT_GRAPH, ALIVE, CLIENTS, COUNTS, NOTHING, Health, Server, Status
 from stream.loop import Loop
 from stream.progress import KINDS
@@ -219,6 +220,16 @@ def test_who_dawdles_makes_room(health: tuple[Health, int]) -> None:
         while (threads := sum("process_request" in thread.name for thread in threading.enumerate())) > CLIENTS:
             assert time.monotonic() < end, threads
             time.sleep(0.05)
+
+
+def test_what_is_wrong_with_an_address_is_told(health: tuple[Health, int]) -> None:
+    """A port that is taken, or a host that is not this machine's: each with its own remedy."""
+    for http, remedy in (
+        (Http(port=health[1]), r"127\.0\.0\.1:\d+ \(.*\); name another http\.port, or 0"),
+        (Http(host="203.0.113.1", port=0), r"203\.0\.113\.1:0 \(.*\); correct http\.host"),
+    ):
+        with pytest.raises(ConfigError, match=f"http: cannot listen on {remedy}$"):
+            run(Config(http=http), pytest.fail)
 
 
 def test_an_address_of_the_sixth_version() -> None:

@@ -7,7 +7,7 @@ first with a plain socket (`stream.probe`), and what kafka-python logs meanwhile
 import ssl
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -148,9 +148,17 @@ def still_named(read: Collection[Partition], partitions: Collection[Partition]) 
         )
 
 
-def gone(error: KeyError) -> SourceError:
-    """A partition is not there any more: kafka-python misses it in what the broker has answered."""
-    name = "/".join(map(str, error.args[0]))
+def lost(consumer: Any, partitions: Iterable[Partition]) -> Partition | None:
+    """One whose topic the broker does not know any more. Asked where its partitions end, the client would ask for ever.
+
+    While the broker is away what it has said last stands.
+    """
+    return next((p for p in partitions if consumer._cluster.partitions_for_topic(p.topic) is None), None)
+
+
+def gone(partition: tuple[str, int]) -> SourceError:
+    """A partition is not there any more."""
+    name = "/".join(map(str, partition))
     return SourceError(
         f"kafka: the broker has no partition {name} any more: the topic was deleted; create it, or name another, and start "
         "again"
@@ -171,7 +179,7 @@ def span(
         first = consumer.beginning_offsets(places, timeout_ms=timeout)
         ends = consumer.end_offsets(places, timeout_ms=timeout)
     except KeyError as error:
-        raise gone(error) from None
+        raise gone(error.args[0]) from None  # kafka-python misses it in what the broker has answered
     except KafkaError as error:
         raise NoAnswerError(
             f"kafka {', '.join(config.servers)}: no answer on where the partitions begin and end ({error!r}); the "

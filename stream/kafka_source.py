@@ -177,10 +177,12 @@ class KafkaSource:
         try:
             ends = {Partition(*p): end for p, end in self._consumer.end_offsets(places, timeout_ms=ANSWER).items()}
         except KeyError as error:
-            raise broker.gone(error) from None
+            raise broker.gone(error.args[0]) from None
         except KafkaError as error:
             if refused := admission.refusal(self.config, self._said, error):
                 raise SourceError(refused) from None
+            if lost := broker.lost(self._consumer, self._partitions):
+                raise broker.gone(lost) from None
             self.reachable = False
             self._still.clear()
             return

@@ -281,6 +281,19 @@ def test_a_topic_that_is_deleted_is_a_sentence(kafka: str) -> None:
             until(source, lambda found: False)
 
 
+def test_the_only_topic_is_deleted(kafka: str) -> None:
+    """Where no topic is left that the broker could tell the end of, it is not taken for one that does not answer."""
+    config = configured(kafka)
+    config = config.model_copy(update=dict.fromkeys(("impressions", "signals", "conversions"), config.items))
+    with reading(config) as source:
+        source.poll(10)
+        admin = KafkaAdminClient(bootstrap_servers=kafka)
+        admin.delete_topics([config.items])
+        admin.close()
+        with pytest.raises(SourceError, match=rf"kafka: .*{config.items}.* start again"):
+            until(source, lambda found: False)
+
+
 def test_an_open_transaction_is_no_silence(kafka: str) -> None:
     """What it has written cannot be read yet and will be: the partition holds its clock. Once it is closed, the position
     is past its mark, and then the partition is silent."""

@@ -182,6 +182,7 @@ class _UnderWay:
         try:
             sent = self._producer.send(route.topic, record.value, route.key, None, route.partition, stamp)
         except KafkaError as error:
+            self.settle()  # those before it are on their way
             self._refused(route, error)
         self._sent.append((route, sent))
         if len(self._sent) >= BLOCK:

@@ -203,6 +203,15 @@ def test_the_record_that_is_refused_is_told(topics: Kafka, tmp_path: Path) -> No
     assert "0 records before it are in Kafka" in str(done.exception)
 
 
+def test_what_is_in_kafka_before_a_large_record_is_told(topics: Kafka, tmp_path: Path) -> None:
+    """The client refuses it at once, while those before it are still on their way: they arrive, and are counted."""
+    large = impression(5) | {"features": {f"f{n}": ["w" * 200] * 90 for n in range(60)}}
+    log = write(tmp_path / "log", {"events/0": lines([impression(n) for n in range(5)] + [large, impression(6)])})
+    done = belated(tmp_path, "produce", log, "--create", "--partitions", "1")
+    assert "record events/0@5 was not taken" in str(done.exception)
+    assert "; 5 records before it are in Kafka" in str(done.exception)
+
+
 def test_ctrl_c_ends_cleanly(topics: Kafka, tmp_path: Path) -> None:
     """At the pace of event time a log takes long; Ctrl-C says how far it came, and that is what Kafka has."""
     log = write(tmp_path / "log", {"events/0": lines([impression(n) for n in range(1000)])})

@@ -100,9 +100,9 @@ class Health(Collector):
         }
 
     def event_time_lag(self) -> float | None:
-        """Seconds from the event time that has passed to now."""
+        """Seconds from the event time that has passed to now; negative where it is ahead of this machine's clock."""
         passed = self.status.passed
-        return None if passed is None else max(0.0, time.time() - passed / 1000)
+        return None if passed is None else time.time() - passed / 1000
 
     def collect(self) -> list[Metric]:
         """The status as Prometheus' metrics."""

@@ -170,6 +170,13 @@ def test_metrics_are_what_prometheus_reads(health: tuple[Health, int]) -> None:
         assert samples[f"belated_{figure}_total", "pq_signals"] == 0
 
 
+def test_event_time_that_is_ahead_is_no_lag_of_nought() -> None:
+    """A producer whose clock is 20 hours ahead has moved event time: that looks like nothing that is well."""
+    health = Health()
+    health.publish(NOTHING._replace(passed=int((time.time() + 72_000) * 1000)))
+    assert -72_001 < (health.event_time_lag() or 0) < -71_900
+
+
 def test_status_is_json(health: tuple[Health, int]) -> None:
     """All of it, before anything is known and after."""
     told, port = health

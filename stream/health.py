@@ -28,7 +28,6 @@ ALIVE = 60.0  # seconds without a turn of the loop after which it counts as stuc
 TIMEOUT = 5.0  # seconds a client may take for each part of what it asks
 CLIENTS = 64  # at once
 
-
 Learners = Mapping[str, Mapping[str, float | None]]  # name -> figures
 
 
@@ -53,8 +52,7 @@ class Status(NamedTuple):
     graph: Mapping[str, float | None] | None = None
 
 
-NOTHING = Status(False, {}, None, 0, {}, 0, 0, None, {})
-"""Before the loop has turned."""
+NOTHING = Status(False, {}, None, 0, {}, 0, 0, None, {})  # before the loop has turned
 
 
 class Health(Collector):
@@ -73,9 +71,7 @@ class Health(Collector):
     def publish(self, status: Status) -> None:
         """The loop has turned, and stands so."""
         self.turn()
-        self.status = status
-        if self._before is None:
-            self._before = status
+        self.status, self._before = status, self._before or status
 
     def leave(self) -> None:
         """The daemon finishes: it is not ready any more."""
@@ -106,8 +102,7 @@ class Health(Collector):
 
     def collect(self) -> list[Metric]:
         """The status as Prometheus' metrics."""
-        s = self.status
-        before = self._before or NOTHING
+        s, before = self.status, self._before or NOTHING
         about = "Records by what became of them since this process began; /status has those of the store."
         records = CounterMetricFamily("belated_records", about, labels=["kind"])
         for kind in sorted({*KINDS, *s.counts}):
@@ -127,8 +122,8 @@ class Health(Collector):
         ):
             if value is not None:
                 found.append(GaugeMetricFamily(f"belated_{name}", about, value=value))
-        found += _of_graph(s.graph or {}, (before.graph or {}).get("refused") or 0)
-        return found + _of_learners(s.learners, before.learners)
+        graph = _of_graph(s.graph or {}, (before.graph or {}).get("refused") or 0)
+        return found + graph + _of_learners(s.learners, before.learners)
 
 
 def _of_learners(told: Learners, before: Learners) -> list[Metric]:
@@ -180,8 +175,7 @@ class Server:
     def __init__(self, health: Health, host: str, port: int) -> None:
         self._http = _Http(host, port, _handler(health))
         self.port = int(self._http.server_address[1])
-        self._thread = Thread(target=self._http.serve_forever, name="health", daemon=True)
-        self._thread.start()
+        Thread(target=self._http.serve_forever, name="health", daemon=True).start()
 
     def close(self) -> None:
         """Stop answering."""
@@ -239,8 +233,7 @@ def _handler(health: Health) -> type[BaseHTTPRequestHandler]:
             else:
                 self._say(404, b"there are /healthz, /readyz, /metrics and /status\n")
 
-        def do_HEAD(self) -> None:
-            self.do_GET()
+        do_HEAD = do_GET
 
         def _say(self, code: int, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
             self.send_response(code)

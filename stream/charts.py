@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from learner.names import ORACLES
 from stream.backtest import Result
 from stream.settings import spell
-from stream.terminal import aside, counted
+from stream.terminal import aside, converted, counted
 
 COLOURS = ("#0072B2", "#B87A00", "#009E73", "#CC79A7", "#D55E00", "#3A9AD9", "#000000", "#8C6D1F")
 MARKS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star", "hexagon")
@@ -83,12 +83,12 @@ def over_time(result: Result) -> Chart:
     for name, (x, sums) in drawn.items():
         text = [f"{n:,.0f} rows" for n in sums[:, 0]]
         figure.add_scatter(x=x, y=sums[:, 3] / sums[:, 0], text=text, **drawn_as(result, name))
-    losses = {n: told["settled"]["log_loss"] or 9 for n, told in result.summary["methods"].items() if n not in ORACLES}
+    methods = result.summary["methods"]
+    losses = {n: told["settled"]["log_loss"] or 9 for n, told in methods.items() if n not in ORACLES}
     best = min(losses, key=lambda name: losses[name], default=ORACLES[0])
-    lowest = f"Over the whole log {best} has the lowest log loss{aside(result.summary['methods'])}"
-    alone = f"Log loss of {best} over time" if len(losses) < 2 else "Log loss over time"
-    converted = any(told["settled"]["positives"] for told in result.summary["methods"].values())
-    heading = lowest if len(losses) > 1 and converted else alone
+    heading = f"Log loss of {best} over time" if len(losses) < 2 else "Log loss over time"
+    if len(losses) > 1 and converted(methods):
+        heading = f"Over the whole log {best} has the lowest log loss{aside(methods)}"
     return Chart(heading, f"{reading} One point is {spell(span * HOUR)}.", figure)
 
 

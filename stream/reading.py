@@ -13,7 +13,7 @@ from stream.codec import Codec, DeadLetter
 from stream.foreign import Ignored
 from stream.journal import Journal
 from stream.settings import Settings
-from stream.sources import Partition, Record, Source
+from stream.sources import Partition, Record, Source, stood
 from stream.waiting import WaitingRoom
 from stream.watermark import BEGINNING, Watermark
 
@@ -151,10 +151,7 @@ class Reading:
 
     def restore(self, state: dict[str, Any], connection: Connection) -> None:
         """Go on from `state` and the rows of the commit."""
-        offsets, self._marks = (
-            {Partition(topic, partition): value for topic, partition, value in state.get(name, [])}
-            for name in ("offsets", "marks")
-        )
+        offsets, self._marks = stood(state)
         self.source.seek(offsets, self._marks)
         self.codec.unknown.update(state["unknown"])
         self.codec.ignored.update(state.get("ignored", {}))

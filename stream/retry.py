@@ -22,7 +22,7 @@ from stream.codec import Codec, DeadLetter
 from stream.envelope import parse, spell
 from stream.files import LONGEST, FileSource
 from stream.settings import Settings
-from stream.sources import Partition, Record, SourceError
+from stream.sources import Partition, Record, SourceError, stood
 from stream.workspace import alone, known_folder
 
 BLOCK = 500  # letters appended and marked at a time
@@ -71,12 +71,8 @@ def _same(source: FileSource, partition: Partition, checkpoint: Checkpoint | Non
     Raises:
         SourceError: it is not. For the store of a daemon no log on disk is the one, nor an export of its topics.
     """
-    offsets, marks = (
-        {Partition(topic, n): found for topic, n, found in checkpoint.progress.get(name, [])} if checkpoint else {}
-        for name in ("offsets", "marks")
-    )
     try:
-        source.seek(offsets, marks)
+        source.seek(*stood(checkpoint.progress if checkpoint else {}))
         source.poll(1, frozenset(source.partitions()) - {partition})
     except SourceError as error:
         raise SourceError(

@@ -8,7 +8,7 @@ A log is a set of partitions, each in its own order; nothing orders them against
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from labelstore.ledger import Advance, Swap
 from labelstore.refusals import BelatedError
@@ -37,6 +37,19 @@ class SourceError(BelatedError):
 
 
 NO_MARKS: Mapping[Partition, str] = MappingProxyType({})
+
+
+def stood(progress: Mapping[str, Any]) -> tuple[dict[Partition, int], dict[Partition, str]]:
+    """Offsets and marks as a checkpoint keeps them: where a source is to go on.
+
+    >>> stood({"offsets": [["events", 0, 7]]})
+    ({Partition(topic='events', partition=0): 7}, {})
+    """
+    offsets, marks = (
+        {Partition(topic, number): value for topic, number, value in progress.get(name, [])}
+        for name in ("offsets", "marks")
+    )
+    return offsets, marks
 
 
 def digest(value: bytes) -> str:

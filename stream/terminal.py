@@ -52,6 +52,11 @@ def aside(methods: Mapping[str, Any]) -> str:
     return ", oracle aside" if any(name in methods for name in ORACLES) else ""
 
 
+def converted(methods: Mapping[str, Any]) -> bool:
+    """Whether a settled row of any method has; where none has, nobody is the best."""
+    return any(told["settled"]["positives"] for told in methods.values())
+
+
 def behind(told: Mapping[str, Any]) -> str:
     """Log loss above that of the best, in 1e-4, with the 95 % interval."""
     if not told["behind_best"]:

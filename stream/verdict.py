@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from learner.names import ORACLES
-from stream.terminal import aside
+from stream.terminal import aside, converted
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
@@ -18,7 +18,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
         shown = summary["events"]["impressions"]
         why = "the log ends before the window of any judged row has closed" if shown else "no impressions were read"
         return f"No row is settled yet: {why}. What follows is tentative."
-    if not any(told["settled"]["positives"] for told in methods.values()):
+    if not converted(methods):
         return "No settled row has converted, so nothing was learned but the base rate."
     best = min(known, key=lambda name: known[name])
     if len(known) == 1:

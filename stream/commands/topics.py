@@ -111,14 +111,13 @@ def _run(store: str) -> "LiveRun":
     from labelstore import ledger
     from labelstore.store import existing
     from stream.fetch import LiveRun
-    from stream.sources import Partition
+    from stream.sources import stood
 
     with existing(store) as connection:
         newest = ledger.newest(connection)
         progress = newest.progress if newest else {}
         swaps = ledger.load_swaps(connection) if "graph" in progress else None
-        offsets = {Partition(topic, number): offset for topic, number, offset in progress.get("offsets", [])}
-        return LiveRun(ledger.load_journal(connection), swaps, offsets)
+        return LiveRun(ledger.load_journal(connection), swaps, stood(progress)[0])
 
 
 def _speed(pace: str) -> float | None:
